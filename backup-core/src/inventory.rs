@@ -1,0 +1,132 @@
+//! What is inside a backup: stored encrypted, because it tells about the data.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The number of the newest contents format this version reads and the one it writes.
+pub const CONTENTS_FORMAT: u32 = 1;
+
+/// The `contents.json` of a backup: plain digests and inventories of all its other parts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Format number, [`CONTENTS_FORMAT`].
+    pub format: u32,
+    /// The backup this belongs to.
+    pub backup: String,
+    /// One entry per part.
+    pub parts: Vec<PartContents>,
+}
+
+impl Contents {
+    /// Reads a `contents.json`.
+    ///
+    /// # Errors
+    /// When it is no such document, or of a newer format.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        crate::manifest::read_document(json, "contents", CONTENTS_FORMAT)
+    }
+
+    /// The document as it is stored.
+    ///
+    /// # Errors
+    /// Never in practice; serialisation can't fail for these types.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::failed("contents", "could not be written as JSON").caused_by(e))
+    }
+
+    /// The entry of a part.
+    pub fn part(&self, name: &str) -> Option<&PartContents> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+}
+
+/// One part, before compression and encryption.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartContents {
+    /// The part's name, as in the manifest.
+    pub name: String,
+    /// Plain size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the plain bytes, in hex.
+    pub sha256: String,
+    /// What the source learned about the data.
+    #[serde(default)]
+    pub inventory: Inventory,
+}
+
+/// What a source found in its data. Empty where a source knows nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inventory {
+    /// Database-level facts, of a database dump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseFacts>,
+    /// Every table, sorted by schema and name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<TableContents>,
+    /// Large objects in the dump; `None` where the archive does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<u64>,
+    /// Extensions in the dump.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
+    /// Roles: those defined in a globals part, those that own something in a dump.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+}
+
+/// A database's own properties, as its archive records them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatabaseFacts {
+    /// Name at the time of the dump.
+    pub name: String,
+    /// Encoding, `UTF8`.
+    pub encoding: String,
+    /// Locale provider: `libc`, `icu` or `builtin`.
+    pub locale_provider: Option<String>,
+    /// Locale (or `LC_COLLATE`), `en_US.UTF-8`.
+    pub locale: Option<String>,
+    /// Version of the collation library when the database was made.
+    pub collation_version: Option<String>,
+}
+
+/// A table, and what of it is in the dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableContents {
+    /// Schema, unquoted.
+    pub schema: String,
+    /// Name, unquoted.
+    pub name: String,
+    /// What of its data is in the dump.
+    pub data: TableData,
+}
+
+/// What of a table's data is in a dump.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TableData {
+    /// All its own rows (children of an inheritance tree count for themselves), exactly so many.
+    Complete {
+        /// Rows of the dumped snapshot.
+        rows: u64,
+    },
+    /// Rows that an extension's configuration filter let through: never compared.
+    ExtensionConfiguration {
+        /// Rows in the dump.
+        rows: u64,
+    },
+    /// There are rows, but the archive's compression hides how many.
+    Uncounted,
+    /// Left out by the job's filters: never compared.
+    Excluded,
+    /// Holds no rows of its own: a partitioned parent.
+    Partitioned,
+    /// Not dumped by nature: `materialized view`, `foreign table`.
+    NotDumped {
+        /// Which kind of relation.
+        kind: String,
+    },
+}

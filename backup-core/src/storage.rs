@@ -1,0 +1,90 @@
+//! Where backups live: a sink that can also be read, listed and cleaned.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{Result, Sink, SourceStream};
+
+/// A place that keeps objects under keys: a folder, a bucket.
+///
+/// Keys are relative, `/`-separated and clean ([`layout::check_key`](crate::layout::check_key)).
+/// The conformance suite in `backup-testkit` says in code what every storage must do.
+///
+/// Absent on purpose: rename, append, overwrite in place. An object is written once
+/// ([`Sink::begin`] may replace an older object of the same key as a whole).
+#[async_trait]
+pub trait Storage: Sink {
+    /// Reads an object, whole or a range.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is none.
+    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>>;
+
+    /// Looks at an object without reading it; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it could not be looked at, which is not the same as "not there".
+    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>>;
+
+    /// Every committed object whose key starts with the folder `prefix` ("" for all), sorted
+    /// by key. All or nothing: an incomplete listing is an error. Never shows a leftover.
+    ///
+    /// # Errors
+    /// When the listing could not be completed.
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>>;
+
+    /// Removes an object. Removing what isn't there is fine.
+    ///
+    /// # Errors
+    /// When the object may still be there.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Creates a small object if there is none under this key: of two callers, one wins.
+    /// As durable as a commit.
+    ///
+    /// # Errors
+    /// When it is not known whether the object was created, or storing failed.
+    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation>;
+
+    /// Removes leftovers of crashed writers under the folder `prefix` that were last touched
+    /// before `older_than`; says how many. Never touches a committed object.
+    ///
+    /// # Errors
+    /// When leftovers could not be looked for or removed.
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64>;
+}
+
+/// What to read of an object, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByteRange {
+    /// First byte wanted.
+    pub offset: u64,
+    /// How many; `None` up to the end. A range past the end gives what there is.
+    pub length: Option<u64>,
+}
+
+impl ByteRange {
+    /// The whole object.
+    pub const ALL: ByteRange = ByteRange { offset: 0, length: None };
+}
+
+/// A committed object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Its key.
+    pub key: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was committed.
+    pub modified: Timestamp,
+}
+
+/// What [`Storage::create_new`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// The object is ours.
+    Created,
+    /// Somebody else's object was there; it is untouched.
+    Taken,
+}
