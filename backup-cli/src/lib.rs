@@ -1,1 +1,40 @@
-//! To be written.
+//! marb-backup as a library: a configuration, and the verbs on it.
+//!
+//! This is what an application embeds, and what the program `marb-backup` itself stands on. It
+//! reads no environment, prints nothing, installs no signal handler and never ends the process;
+//! whoever owns the process hands in the [`Environment`](config::Environment) and listens
+//! through a [`Context`](backup_core::pipeline::Context).
+//!
+//! ```no_run
+//! use backup_cli::{Deployment, RestoreOptions, config::{Config, Environment}};
+//! use backup_core::pipeline::Context;
+//!
+//! # async fn example() -> backup_core::Result<()> {
+//! let config = Config::read("/etc/marb-backup/config.toml".as_ref())?;
+//! let deployment = Deployment::new(config, Environment::new(std::env::vars_os()))?;
+//! let report = deployment.backup("database", false, &Context::default()).await?;
+//! println!("{} is in {}", report.manifest.id, report.stored_in.join(", "));
+//! # Ok(()) }
+//! ```
+
+pub mod config;
+mod deployment;
+mod doctor;
+mod file_source;
+mod foreign;
+mod job;
+mod key_confirmation;
+mod lock;
+mod reading;
+mod restoring;
+mod wiring;
+
+pub use deployment::Deployment;
+pub use doctor::{Condition, Diagnosis, Finding};
+pub use file_source::FileSource;
+pub use foreign::{Content, ForeignFile};
+pub use restoring::{RestoreOptions, RestoreSummary};
+pub use reading::FileCheck;
+
+/// Name and version of this program, as manifests record them.
+pub const TOOL: &str = concat!("marb-backup ", env!("CARGO_PKG_VERSION"));

@@ -1,23 +1,40 @@
 //! Core of marb-backup. (Overview to be written.)
 
+mod authenticate;
+mod backup;
+mod catalog;
 mod digest;
 mod error;
 mod inventory;
 pub mod layout;
 mod manifest;
+mod memory;
+mod object;
+pub mod pipeline;
+mod read;
+mod restore_note;
 mod retention;
 mod sink;
 mod source;
 mod storage;
 mod transform;
+mod verify;
 
+pub use authenticate::Authenticate;
+pub use backup::{BackupPlan, BackupReport, PartPlan, backup};
+pub use catalog::{Catalog, CatalogEntry, Problem, StoredCopy};
 pub use digest::{Digest, Digester};
 pub use error::{Error, ErrorKind, Result};
 pub use inventory::*;
 pub use layout::BackupId;
 pub use manifest::*;
+pub use memory::{Collect, Discard, InMemory};
+pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
+pub use read::{BackupReader, Decoders};
+pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, Storage};
 pub use transform::Transform;
+pub use verify::{Check, Inspector, Inspectors, PROOF_FORMAT, Proof, VerifyReport, store_proof, verify};

@@ -12,6 +12,9 @@ use crate::{BackupId, Digest, Error, Result};
 /// The number of the newest manifest format this version reads and the one it writes.
 pub const MANIFEST_FORMAT: u32 = 1;
 
+/// How the label of a passphrase starts in [`Part::keys`]; everything else there is a key id.
+pub const PASSPHRASE_KEY: &str = "passphrase";
+
 /// Everything public about one backup.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {

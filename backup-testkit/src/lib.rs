@@ -1,1 +1,25 @@
-//! To be written.
+//! What tests of marb-backup, and of what others plug into it, are made of.
+//!
+//! - [`conformance`]: suites that say in code what every source, transform, sink, storage and
+//!   retention policy must do. Whoever writes one runs its suite first.
+//! - Faulty ends, which break at a chosen byte, moment or call: [`FaultySource`],
+//!   [`FaultyTransform`], [`FaultySink`], [`FaultyStorage`], [`CountedStorage`].
+//! - [`Memory`], a real storage in memory; [`random`], [`text`], [`Generated`] and [`Given`],
+//!   data that is the same for the same seed.
+//!
+//! Absent on purpose: mocks. What is here keeps the promises of the traits, or breaks exactly
+//! the one that it was asked to break.
+
+pub mod conformance;
+mod data;
+mod faulty;
+mod memory;
+#[cfg(all(unix, feature = "postgres"))]
+pub mod postgres;
+
+pub use data::{Flavour, Generated, Given, random, text};
+pub use faulty::{
+    CountedStorage, FailCalls, FaultySink, FaultySource, FaultyStorage, FaultyTransform, INJECTED,
+    SinkFault, SourceFault, TransformFault,
+};
+pub use memory::Memory;

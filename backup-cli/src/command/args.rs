@@ -1,0 +1,294 @@
+//! The command line. What stands in the doc comments is the help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Backs up PostgreSQL, encrypted, and brings it back.
+///
+/// A backup that is listed was complete. Everything can be read without this program: each
+/// backup carries a RESTORE.md with the commands.
+#[derive(Debug, Parser)]
+#[command(name = "marb-backup", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// What every verb takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  marb-backup demo                          watch the main job on a throwaway database
+  marb-backup backup                        run every job of the config
+  marb-backup list
+  marb-backup verify latest
+  marb-backup restore latest --to postgresql:///claims_restored
+  marb-backup restore db_backup_20260101_020000.dump.gz --to postgresql:///old
+
+Exit codes:
+  0 done   1 failed   2 wrong usage or config   3 incomplete   4 damaged   5 no such backup
+  6 refused by a safety check   7 locked   8 could not check   130/143 interrupted";
+
+/// Flags of every verb.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The configuration [default: $MARB_BACKUP_CONFIG, ./marb-backup.toml,
+    /// /etc/marb-backup/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One JSON document on stdout; progress and messages stay on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice says all
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// One verb each.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run jobs: dump, compress, encrypt, store
+    Backup(BackupArgs),
+    /// Show what backups there are, in every storage
+    List(ListArgs),
+    /// Show one backup
+    Show(ShowArgs),
+    /// Read a backup back, all of it, and say whether it is whole
+    Verify(VerifyArgs),
+    /// Bring a database back, into a new or an empty one
+    Restore(RestoreArgs),
+    /// Write a decoded part to stdout, for pipes
+    Cat(CatArgs),
+    /// Check every prerequisite, with the fix for what is missing
+    Doctor(DoctorArgs),
+    /// Work on the configuration
+    Config(ConfigArgs),
+    /// Write a shell's completions to stdout
+    Completions(CompletionsArgs),
+    /// Write the manual page to stdout
+    Man,
+    /// Back up, verify and restore a throwaway database, to see how it goes
+    Demo(DemoArgs),
+}
+
+/// `backup`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  marb-backup backup
+  marb-backup backup database
+  marb-backup backup --url postgresql:///claims --to file:///backups --passphrase-file /key")]
+pub struct BackupArgs {
+    /// Jobs of the config [default: all]
+    #[arg(value_name = "JOB", conflicts_with = "url")]
+    pub jobs: Vec<String>,
+    /// Take over a job's folder whose backups came from another database or cluster
+    #[arg(long)]
+    pub adopt: bool,
+    /// Database: a URL without a password, or env:NAME or file:PATH to keep one out of `ps`
+    #[arg(long, value_name = "URL", conflicts_with = "config", requires = "to", help_heading = WITHOUT_CONFIG)]
+    pub url: Option<String>,
+    /// Storage, `file:///path`; may be given several times
+    #[arg(long, value_name = "URL", requires = "url", help_heading = WITHOUT_CONFIG)]
+    pub to: Vec<String>,
+    /// What a config would say about the job.
+    #[command(flatten)]
+    pub flags: JobFlags,
+}
+
+const WITHOUT_CONFIG: &str = "Without a config";
+
+/// What a config would say about a job.
+#[derive(Debug, Args)]
+#[command(next_help_heading = WITHOUT_CONFIG)]
+pub struct JobFlags {
+    /// Name of the job: its folder in the storage
+    #[arg(long = "job", value_name = "NAME", default_value = "database")]
+    pub job_name: String,
+    /// `zstd`, `zstd:9`, `gzip`, `gzip:6`, `none`
+    #[arg(long, value_name = "CODEC", default_value = "zstd")]
+    pub compression: String,
+    /// File whose first line is the passphrase
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Public key that can open the backup; may be given several times
+    #[arg(long = "recipient", value_name = "FILE", requires = "url")]
+    pub recipients: Vec<PathBuf>,
+    /// Write the backup unencrypted
+    #[arg(long, requires = "url", conflicts_with_all = ["passphrase_file", "recipients"])]
+    pub no_encryption: bool,
+}
+
+/// Where to read from, without a config.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = WITHOUT_CONFIG)]
+pub struct From {
+    /// Storage to read, `file:///path`; may be given several times
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    pub from: Vec<String>,
+    /// File whose first line is the passphrase
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Private key that opens backups; may be given several times
+    #[arg(long = "secret-key", value_name = "FILE")]
+    pub secret_keys: Vec<PathBuf>,
+    /// File whose first line opens a protected private key
+    #[arg(long, value_name = "FILE")]
+    pub secret_key_passphrase_file: Option<PathBuf>,
+    /// Only backups of this job
+    #[arg(long, value_name = "NAME", help_heading = None)]
+    pub job: Option<String>,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Where to look.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A backup's id, or `latest`
+    #[arg(value_name = "ID", default_value = "latest")]
+    pub id: String,
+    /// List what is inside: tables with their rows, roles, extensions. Needs the key
+    #[arg(long)]
+    pub contents: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 whole, 4 damaged, 8 could not check (no key, no access).
+
+Examples:
+  marb-backup verify
+  marb-backup verify --all
+  marb-backup verify db_backup_20260101_020000.dump.gpg.gz --passphrase-file /key")]
+pub struct VerifyArgs {
+    /// A backup's id, `latest`, or a file, also one that the old scripts wrote
+    #[arg(value_name = "ID|FILE", default_value = "latest")]
+    pub what: String,
+    /// Every backup there is
+    #[arg(long, conflicts_with = "what")]
+    pub all: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The database in --to is created when it does not exist; one with tables in it is refused.
+Roles that the server lacks are created, those it has are never changed.
+
+Examples:
+  marb-backup restore latest --to postgresql:///claims_restored
+  marb-backup restore 20261122T020000Z --to env:STAGING_URL
+  marb-backup restore db_backup_20260101_020000.dump.gz --to postgresql:///old")]
+pub struct RestoreArgs {
+    /// A backup's id, `latest`, or a file, also one that the old scripts wrote
+    #[arg(value_name = "ID|FILE")]
+    pub what: String,
+    /// Database to restore into: a URL without a password, env:NAME or file:PATH
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+    /// Leave roles and tablespaces alone
+    #[arg(long)]
+    pub no_globals: bool,
+    /// Put what lay in tablespace OLD into NEW
+    #[arg(long = "tablespace", value_name = "OLD=NEW")]
+    pub tablespaces: Vec<String>,
+    /// Put everything into the database's default tablespace
+    #[arg(long, conflicts_with = "tablespaces")]
+    pub no_tablespaces: bool,
+    /// Restore though nothing proves who wrote the backup
+    #[arg(long)]
+    pub accept_unsigned: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Bytes come out before the whole part was checked: look at the exit code before you rely on them.
+
+Examples:
+  marb-backup cat latest globals.sql
+  marb-backup cat latest | pg_restore --list")]
+pub struct CatArgs {
+    /// A backup's id, or `latest`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Name of the part [default: the database dump]
+    #[arg(value_name = "PART")]
+    pub part: Option<String>,
+    /// Where to look.
+    #[command(flatten)]
+    pub from: From,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Confirm, by typing it, that the passphrase (or the recipient's key) is kept off this host
+    #[arg(long)]
+    pub confirm_key: bool,
+}
+
+/// `config`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// Actions of `config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Read the configuration and say what is wrong with it
+    Check,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Shells that completions exist for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Shell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep the folder with server, backups and config
+    #[arg(long)]
+    pub keep: bool,
+}

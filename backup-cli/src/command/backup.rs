@@ -1,0 +1,103 @@
+//! `backup`: runs jobs.
+
+use std::time::Instant;
+
+use backup_core::{BackupReport, ErrorKind, Inventory, Result, TableData};
+use serde_json::{Value, json};
+
+use super::args::BackupArgs;
+use super::output::{self, Style};
+use super::{Session, error_json, exit_code, setup};
+
+/// Runs the jobs one after the other. A failed one does not keep the next from running; the
+/// first failure decides the exit code.
+///
+/// # Errors
+/// When flags or config are wrong, or the only job fails.
+pub async fn run(args: BackupArgs, session: &Session) -> Result<u8> {
+    let (deployment, jobs) = setup::for_backup(&args, &session.common)?;
+    let mut documents = Vec::new();
+    let mut first_failure = None;
+    let mut incomplete = false;
+    for job in &jobs {
+        let started = Instant::now();
+        if !session.common.quiet {
+            eprintln!("{}", Style::for_stderr().bold(&format!("job {job}")));
+        }
+        match deployment.backup(job, args.adopt, &session.context).await {
+            Ok(report) => {
+                incomplete |= !report.failed.is_empty();
+                tell(&report, started.elapsed(), session)?;
+                documents.push(report_json(&report));
+            }
+            Err(error) => {
+                documents.push(json!({ "job": job, "error": error_json(&error) }));
+                if first_failure.is_some() || jobs.len() > 1 {
+                    super::tell(&error, false);
+                }
+                let stop = error.kind() == ErrorKind::Interrupted;
+                first_failure.get_or_insert(error);
+                if stop {
+                    break;
+                }
+            }
+        }
+    }
+    if let Some(error) = first_failure {
+        if jobs.len() == 1 {
+            return Err(error);
+        }
+        if session.common.json {
+            output::print_json(&json!({ "backups": documents }))?;
+        }
+        return Ok(exit_code(error.kind()));
+    }
+    if session.common.json {
+        output::print_json(&json!({ "backups": documents }))?;
+    }
+    Ok(if incomplete { exit_code(ErrorKind::Incomplete) } else { 0 })
+}
+
+fn tell(report: &BackupReport, took: std::time::Duration, session: &Session) -> Result<()> {
+    let style = Style::for_stderr();
+    for (storage, error) in &report.failed {
+        eprintln!("{} storage {storage} has no copy: {error}", style.yellow("incomplete:"));
+        if let Some(advice) = error.advice() {
+            eprintln!("  next:  {advice}");
+        }
+    }
+    for note in &report.manifest.notes {
+        eprintln!("{} {note}", style.yellow("note:"));
+    }
+    if session.common.json {
+        return Ok(());
+    }
+    let tables = report.contents.parts.iter().map(|part| counted(&part.inventory));
+    let (tables, rows) = tables.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    output::print(&format!(
+        "{} is in {}: {} tables, {} rows, {} stored, {}\n",
+        report.manifest.id,
+        report.stored_in.join(", "),
+        output::count(tables),
+        output::count(rows),
+        output::size(report.manifest.stored_bytes()),
+        output::duration(took),
+    ))
+}
+
+fn counted(inventory: &Inventory) -> (u64, u64) {
+    let rows = inventory.tables.iter().map(|table| match table.data {
+        TableData::Complete { rows } | TableData::ExtensionConfiguration { rows } => rows,
+        _ => 0,
+    });
+    (inventory.tables.len() as u64, rows.sum())
+}
+
+fn report_json(report: &BackupReport) -> Value {
+    let failed: Vec<Value> = report
+        .failed
+        .iter()
+        .map(|(storage, error)| json!({ "storage": storage, "error": error_json(error) }))
+        .collect();
+    json!({ "manifest": report.manifest, "stored_in": report.stored_in, "failed": failed })
+}

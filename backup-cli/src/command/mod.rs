@@ -1,0 +1,175 @@
+//! The verbs of the command line, and what surrounds them: runtime, signals, errors.
+
+mod args;
+mod backup;
+mod cat;
+mod config;
+mod demo;
+mod doctor;
+mod generate;
+mod list;
+mod output;
+mod progress;
+mod restore;
+mod setup;
+mod show;
+mod verify;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backup_core::pipeline::{Cancel, Context};
+use backup_core::{Error, ErrorKind, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Arguments, Common, Verb};
+use progress::{Loudness, Reporter};
+
+/// Exit code of a run that SIGINT ended.
+const EXIT_SIGINT: u8 = 130;
+/// Exit code of a run that SIGTERM ended.
+const EXIT_SIGTERM: u8 = 143;
+
+/// What a verb works with.
+pub struct Session {
+    /// Flags of every verb.
+    pub common: Common,
+    /// Cancellation and progress.
+    pub context: Context,
+}
+
+/// Runs the program.
+pub fn run() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // Help and version count as success, everything else as wrong usage.
+            let _ = usage.print();
+            return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
+        }
+    };
+    log_to_stderr(&arguments.common);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let code = match runtime {
+        Ok(runtime) => runtime.block_on(run_verb(arguments)),
+        Err(e) => tell(&Error::failed("start", "no threads can be started").caused_by(e), false),
+    };
+    ExitCode::from(code)
+}
+
+async fn run_verb(arguments: Arguments) -> u8 {
+    let Arguments { verb, common } = arguments;
+    let loudness = if common.quiet { Loudness::Quiet } else { Loudness::Normal };
+    let reporter = Arc::new(Reporter::new(loudness));
+    let context = Context::with_progress(reporter.clone());
+    let json = common.json;
+    if let Err(error) = listen_for_signals(context.cancel.clone()) {
+        return tell(&error, json);
+    }
+    let cancel = context.cancel.clone();
+    let result = dispatch(verb, Session { common, context }).await;
+    reporter.clear();
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            let code = tell(&error, json);
+            if error.kind() == ErrorKind::Interrupted { interrupted_code(&cancel) } else { code }
+        }
+    }
+}
+
+async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
+    match verb {
+        Verb::Backup(args) => backup::run(args, &session).await,
+        Verb::List(args) => list::run(args, &session).await,
+        Verb::Show(args) => show::run(args, &session).await,
+        Verb::Verify(args) => verify::run(args, &session).await,
+        Verb::Restore(args) => restore::run(args, &session).await,
+        Verb::Cat(args) => cat::run(args, &session).await,
+        Verb::Doctor(args) => doctor::run(args, &session).await,
+        Verb::Config(args) => config::run(&args, &session).await,
+        Verb::Completions(args) => generate::completions(args.shell),
+        Verb::Man => generate::man(),
+        Verb::Demo(args) => demo::run(args, &session).await,
+    }
+}
+
+/// SIGINT and SIGTERM ask the run to stop; it cleans up and ends.
+fn listen_for_signals(cancel: Cancel) -> Result<()> {
+    let no_handler = |e| Error::failed("start", "signals can't be handled").caused_by(e);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_handler)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_handler)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => cancel.interrupt("interrupted by SIGINT"),
+            _ = terminate.recv() => cancel.interrupt("interrupted by SIGTERM"),
+        }
+    });
+    Ok(())
+}
+
+fn interrupted_code(cancel: &Cancel) -> u8 {
+    if cancel.error().message().ends_with("SIGTERM") { EXIT_SIGTERM } else { EXIT_SIGINT }
+}
+
+/// The exit code for a kind of failure, as the contract has it.
+pub fn exit_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Usage => 2,
+        ErrorKind::Incomplete => 3,
+        ErrorKind::Damaged => 4,
+        ErrorKind::NotFound => 5,
+        ErrorKind::Refused => 6,
+        ErrorKind::Locked => 7,
+        ErrorKind::Unchecked => 8,
+        ErrorKind::Interrupted => EXIT_SIGINT,
+        _ => 1,
+    }
+}
+
+/// Tells an error on stderr, for machines also on stdout; gives its exit code.
+fn tell(error: &Error, json: bool) -> u8 {
+    let code = exit_code(error.kind());
+    let style = output::Style::for_stderr();
+    eprintln!("{} {error}", style.red("error:"));
+    for cause in error.causes() {
+        if !error.message().contains(&cause) {
+            eprintln!("  cause: {cause}");
+        }
+    }
+    if let Some(advice) = error.advice() {
+        eprintln!("  next:  {advice}");
+    }
+    if json {
+        // Where stdout is gone too, the exit code still tells.
+        let _ = output::print_json(&serde_json::json!({ "error": error_json(error) }));
+    }
+    code
+}
+
+/// An error as JSON.
+pub fn error_json(error: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "exit_code": exit_code(error.kind()),
+        "stage": error.stage(),
+        "message": error.message(),
+        "causes": error.causes(),
+        "next_step": error.advice(),
+    })
+}
+
+/// Logs go to stderr: warnings always, more with -v and -vv. The libraries log no secrets.
+fn log_to_stderr(common: &Common) {
+    let level = match (common.quiet, common.verbose) {
+        (true, _) => "error",
+        (_, 0) => "error",
+        (_, 1) => "backup_core=debug,backup_pg=debug,backup_cli=debug,backup_storage=debug,warn",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(output::stderr_is_a_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .init();
+}

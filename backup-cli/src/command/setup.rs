@@ -1,0 +1,146 @@
+//! From flags, environment and config file to a [`Deployment`]. Flags beat environment, the
+//! environment beats the file.
+
+use std::path::PathBuf;
+
+use backup_cli::config::{
+    Config, EncryptionConfig, Environment, FromEnv, FromFile, JobConfig, StorageConfig, Value,
+    find_config,
+};
+use backup_cli::Deployment;
+use backup_core::{Error, Result};
+
+use super::args::{BackupArgs, Common, From, JobFlags};
+
+/// The environment of this process.
+pub fn environment() -> Environment {
+    Environment::new(std::env::vars_os())
+}
+
+/// The configuration that the flags, the environment or the default locations name.
+///
+/// # Errors
+/// When there is none, or it is wrong.
+pub fn config(common: &Common) -> Result<(PathBuf, Config)> {
+    let Some(path) = find_config(common.config.as_deref(), &environment()) else {
+        return Err(Error::usage("config", "there is no configuration").next_step(format!(
+            "write one ({}), name it with --config, or use flags: see --help",
+            backup_cli::config::DEFAULT_LOCATIONS.join(" or ")
+        )));
+    };
+    let config = Config::read(&path)?;
+    Ok((path, config))
+}
+
+/// The deployment for a `backup`, and the names of the jobs to run.
+///
+/// # Errors
+/// When flags or config are wrong.
+pub fn for_backup(args: &BackupArgs, common: &Common) -> Result<(Deployment, Vec<String>)> {
+    let Some(url) = &args.url else {
+        let (_, config) = config(common)?;
+        let jobs = if args.jobs.is_empty() { config.job.keys().cloned().collect() } else { args.jobs.clone() };
+        return Ok((Deployment::new(config, environment())?, jobs));
+    };
+    let config = config_from_flags(url, &args.flags, &args.to)?;
+    Ok((Deployment::new(config, environment())?, vec![args.flags.job_name.clone()]))
+}
+
+fn config_from_flags(url: &str, flags: &JobFlags, to: &[String]) -> Result<Config> {
+    let storage = storages(to);
+    let mut job = JobConfig::new(url_value(url)?, storage.keys().cloned().collect());
+    job.compression = flags.compression.clone();
+    job.encrypt = !flags.no_encryption;
+    job.allow_plaintext = flags.no_encryption;
+    let encryption = EncryptionConfig {
+        passphrase: flags.passphrase_file.as_ref().map(file_value),
+        recipients: flags.recipients.clone(),
+        ..EncryptionConfig::default()
+    };
+    let jobs = [(flags.job_name.clone(), job)].into();
+    let config = Config { storage, encryption, job: jobs, ..Config::default() };
+    config.check().map_err(name_the_flags)?;
+    Ok(config)
+}
+
+/// The same refusal, in the words of the flags.
+fn name_the_flags(error: Error) -> Error {
+    if !error.message().contains("there is no key") {
+        return error;
+    }
+    Error::usage("flags", "the backup is to be encrypted, and there is no key")
+        .next_step("give --passphrase-file FILE or --recipient FILE, or say --no-encryption")
+}
+
+/// The deployment for reading: a config, or `--from` and keys.
+///
+/// # Errors
+/// When flags or config are wrong.
+pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
+    let mut config = if from.from.is_empty() {
+        config(common)?.1
+    } else {
+        Config { storage: storages(&from.from), ..Config::default() }
+    };
+    add_keys(&mut config.encryption, from);
+    Deployment::new(config, environment())
+}
+
+/// The deployment for a plain file: a config is welcome but not needed.
+///
+/// # Errors
+/// When flags or config are wrong.
+pub fn for_file(from: &From, common: &Common) -> Result<Deployment> {
+    let named = find_config(common.config.as_deref(), &environment());
+    let mut config = match named {
+        Some(path) => Config::read(&path)?,
+        None => Config::default(),
+    };
+    add_keys(&mut config.encryption, from);
+    Deployment::new(config, environment())
+}
+
+fn add_keys(encryption: &mut EncryptionConfig, from: &From) {
+    if let Some(path) = &from.passphrase_file {
+        encryption.passphrase = Some(file_value(path));
+    }
+    if let Some(path) = &from.secret_key_passphrase_file {
+        encryption.secret_key_passphrase = Some(file_value(path));
+    }
+    encryption.secret_keys.extend(from.secret_keys.iter().cloned());
+}
+
+fn file_value(path: &PathBuf) -> Value {
+    Value::File(FromFile { file: path.clone() })
+}
+
+/// Storages from URLs; the scheme names a single one, a number tells several apart.
+fn storages(urls: &[String]) -> std::collections::BTreeMap<String, StorageConfig> {
+    let name = |index: usize, url: &str| match (urls.len(), url.split_once(':')) {
+        (1, Some(("file", _))) => "local".to_owned(),
+        (1, Some((scheme, _))) => scheme.to_owned(),
+        _ => format!("storage-{}", index + 1),
+    };
+    let named = urls.iter().enumerate();
+    named.map(|(i, url)| (name(i, url), StorageConfig { url: url.clone() })).collect()
+}
+
+/// A database URL from the command line. One with a password is refused: every user of this
+/// machine could read it with `ps`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) for such a URL.
+pub fn url_value(text: &str) -> Result<Value> {
+    if let Some(name) = text.strip_prefix("env:") {
+        return Ok(Value::Env(FromEnv { env: name.to_owned() }));
+    }
+    if let Some(path) = text.strip_prefix("file:") {
+        return Ok(Value::File(FromFile { file: PathBuf::from(path) }));
+    }
+    let connection: backup_pg::Connection = text.parse()?;
+    if connection.has_password() {
+        return Err(Error::usage("flags", "a password on the command line is seen by everyone with `ps`")
+            .next_step("put the URL into a variable and write env:NAME, or use ~/.pgpass; then change the password"));
+    }
+    Ok(Value::Literal(text.to_owned()))
+}

@@ -1,0 +1,133 @@
+//! `show`: one backup, and with `--contents` what is inside.
+
+use backup_core::{CatalogEntry, Contents, Inventory, Result, TableData};
+use serde_json::json;
+
+use super::args::ShowArgs;
+use super::list::entry_json;
+use super::output::{self, Table};
+use super::{Session, setup};
+
+/// Shows.
+///
+/// # Errors
+/// When there is no such backup, or its contents can't be opened.
+pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
+    let deployment = setup::for_reading(&args.from, &session.common)?;
+    let context = &session.context;
+    let catalog = context.cancel.guard(deployment.catalog(args.from.job.as_deref())).await?;
+    let entry = catalog.find(&args.id)?;
+    let contents = if args.contents {
+        let reader = deployment.reader(entry).await?;
+        // Small: no progress of its own.
+        let quiet = backup_core::pipeline::Context { cancel: context.cancel.clone(), ..Default::default() };
+        Some(reader.contents(&quiet).await?)
+    } else {
+        None
+    };
+    if session.common.json {
+        let mut document = entry_json(entry);
+        if let Some(contents) = &contents {
+            document["contents"] = json!(contents);
+        }
+        output::print_json(&document)?;
+    } else {
+        let inside = contents.as_ref().map(contents_text).unwrap_or_default();
+        output::print(&format!("{}{inside}", entry_text(entry)))?;
+    }
+    Ok(0)
+}
+
+fn entry_text(entry: &CatalogEntry) -> String {
+    let manifest = &entry.manifest;
+    let mut lines = vec![
+        ("Backup", manifest.id.clone()),
+        ("Job", manifest.job.clone()),
+        ("Database", format!("{} at {}", manifest.source.database, manifest.source.server)),
+        ("Started", output::time(manifest.started)),
+        ("Finished", output::time(manifest.finished)),
+        ("Made by", format!("{} on {}", manifest.tool, manifest.host)),
+    ];
+    if let Some(system) = &manifest.source.system_identifier {
+        lines.push(("System", system.clone()));
+    }
+    if let Some(postgres) = &manifest.postgres {
+        lines.push(("PostgreSQL", format!("server {}, pg_dump {}", postgres.server, postgres.pg_dump)));
+    }
+    if let Some(version) = &manifest.app_version {
+        lines.push(("Application", version.clone()));
+    }
+    let keys = manifest.parts.first().map(|part| part.keys.join(", ")).filter(|k| !k.is_empty());
+    lines.push(("Opened by", keys.unwrap_or_else(|| "anyone: it is not encrypted".to_owned())));
+    for copy in &entry.copies {
+        let state = if copy.damaged_parts.is_empty() {
+            "complete".to_owned()
+        } else {
+            format!("DAMAGED: {}", copy.damaged_parts.join(", "))
+        };
+        lines.push(("In storage", format!("{}: {state}, folder {}", copy.storage, entry.folder())));
+    }
+    for storage in &entry.missing_in {
+        lines.push(("Missing in", storage.clone()));
+    }
+    for note in &manifest.notes {
+        lines.push(("Note", note.clone()));
+    }
+    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+    let mut table = Table::new(&["PART", "SIZE", "SHA-256"], &[1]);
+    for part in &manifest.parts {
+        table.row(vec![part.file.clone(), output::size(part.bytes), part.sha256.clone()]);
+    }
+    text.push('\n');
+    text.push_str(&table.render());
+    text
+}
+
+fn contents_text(contents: &Contents) -> String {
+    let mut text = String::new();
+    for part in &contents.parts {
+        text.push_str(&format!("\n{}, {} before compression\n", part.name, output::size(part.bytes)));
+        text.push_str(&inventory_text(&part.inventory));
+    }
+    text
+}
+
+fn inventory_text(inventory: &Inventory) -> String {
+    let mut text = String::new();
+    if let Some(database) = &inventory.database {
+        let locale = database.locale.as_deref().unwrap_or("default");
+        text.push_str(&format!("  Encoding {}, locale {locale}\n", database.encoding));
+    }
+    for (what, names) in [("Roles", &inventory.roles), ("Extensions", &inventory.extensions)] {
+        if !names.is_empty() {
+            text.push_str(&format!("  {what}: {}\n", names.join(", ")));
+        }
+    }
+    if let Some(n) = inventory.large_objects.filter(|n| *n > 0) {
+        text.push_str(&format!("  Large objects: {}\n", output::count(n)));
+    }
+    if !inventory.tables.is_empty() {
+        let mut table = Table::new(&["  TABLE", "ROWS", ""], &[1]);
+        for entry in &inventory.tables {
+            let (rows, remark) = rows(&entry.data);
+            table.row(vec![format!("  {}.{}", entry.schema, entry.name).replace('\n', "\\n"), rows, remark]);
+        }
+        text.push('\n');
+        text.push_str(&table.render());
+    }
+    text
+}
+
+fn rows(data: &TableData) -> (String, String) {
+    let none = || "-".to_owned();
+    match data {
+        TableData::Complete { rows } => (output::count(*rows), String::new()),
+        TableData::ExtensionConfiguration { rows } => {
+            (output::count(*rows), "filtered by its extension".to_owned())
+        }
+        TableData::Uncounted => (none(), "not counted".to_owned()),
+        TableData::Excluded => (none(), "rows excluded by the job".to_owned()),
+        TableData::Partitioned => (none(), "partitioned".to_owned()),
+        TableData::NotDumped { kind } => (none(), kind.clone()),
+    }
+}

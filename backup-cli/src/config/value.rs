@@ -1,0 +1,143 @@
+//! A value that need not stand in the file itself: from the environment, a file, a command.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use backup_core::{Error, Result};
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+
+use super::Environment;
+
+/// Longest time a command may take to print a value.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest value, in bytes.
+const MAX_VALUE_BYTES: u64 = 64 * 1024;
+
+/// Where a value comes from.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// `"text"`.
+    Literal(String),
+    /// `{ env = "NAME" }`.
+    Env(FromEnv),
+    /// `{ file = "/path" }`.
+    File(FromFile),
+    /// `{ command = ["pass", "show", "backup"] }`; run without a shell.
+    Command(FromCommand),
+}
+
+/// The name of a variable.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromEnv {
+    /// Variable name.
+    pub env: String,
+}
+
+/// A file whose content is the value.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromFile {
+    /// Path.
+    pub file: PathBuf,
+}
+
+/// A command whose output is the value.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FromCommand {
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+impl std::fmt::Debug for Value {
+    /// Never shows a literal: it may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Value::Literal(_) => f.write_str("Literal(..)"),
+            _ => write!(f, "{}", self.origin()),
+        }
+    }
+}
+
+impl Value {
+    /// Where it comes from, in words for a message.
+    pub fn origin(&self) -> String {
+        match self {
+            Value::Literal(_) => "the configuration".to_owned(),
+            Value::Env(from) => format!("the variable {}", from.env),
+            Value::File(from) => format!("the file {}", from.file.display()),
+            Value::Command(from) => {
+                format!("the command {}", from.command.first().map_or("", String::as_str))
+            }
+        }
+    }
+
+    /// Fetches the value: the first line of a file or of a command's output, without its end.
+    ///
+    /// # Errors
+    /// When it is absent or empty; the error names where it was looked for.
+    pub async fn fetch(&self, what: &'static str, environment: &Environment) -> Result<SecretString> {
+        let text = match self {
+            Value::Literal(text) => text.clone(),
+            Value::Env(from) => environment.get(&from.env).ok_or_else(|| {
+                Error::usage(what, format!("the variable {} is not set", from.env))
+                    .next_step(format!("set {} or put it into `env_file`", from.env))
+            })?,
+            Value::File(from) => read_file(what, &from.file)?,
+            Value::Command(from) => run(what, &from.command).await?,
+        };
+        let line = text.split('\n').next().unwrap_or_default();
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() {
+            return Err(Error::usage(what, format!("{} gives nothing", self.origin())));
+        }
+        Ok(SecretString::from(line.to_owned()))
+    }
+}
+
+fn read_file(what: &'static str, path: &Path) -> Result<String> {
+    use std::io::Read;
+    let wrong = |e: std::io::Error| {
+        Error::usage(what, format!("the file {} can't be read", path.display()))
+            .next_step("correct the path, or let this user read the file")
+            .caused_by(e)
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(wrong)?;
+    file.take(MAX_VALUE_BYTES).read_to_string(&mut text).map_err(wrong)?;
+    Ok(text)
+}
+
+async fn run(what: &'static str, argv: &[String]) -> Result<String> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Error::usage(what, "the command is empty"));
+    };
+    let wrong = |message: String| {
+        Error::usage(what, format!("the command {program} {message}"))
+            .next_step("run it by hand as the same user")
+    };
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| wrong("can't be run".to_owned()).caused_by(e))?;
+    let finished = async {
+        let mut text = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(MAX_VALUE_BYTES).read_to_string(&mut text).await?;
+        }
+        Ok::<_, std::io::Error>((text, child.wait().await?))
+    };
+    let (text, status) = tokio::time::timeout(COMMAND_TIMEOUT, finished)
+        .await
+        .map_err(|_| wrong(format!("did not end within {} s", COMMAND_TIMEOUT.as_secs())))?
+        .map_err(|e| wrong("failed".to_owned()).caused_by(e))?;
+    if status.success() { Ok(text) } else { Err(wrong(format!("ended with {status}"))) }
+}

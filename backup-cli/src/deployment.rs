@@ -1,0 +1,112 @@
+//! What is to be backed up, where to and with which keys: the configuration, made usable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backup_core::{Catalog, Error, Result, Storage};
+use backup_pg::ToolSearch;
+
+use crate::config::{Config, Environment, JobConfig};
+use crate::wiring;
+
+/// The entry point for an application: a configuration and an environment, and the verbs on
+/// them. Owns neither process nor terminal; may exist several times.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    config: Config,
+    environment: Environment,
+}
+
+impl Deployment {
+    /// Takes a configuration and the environment it may refer to; reads the `.env` file that
+    /// the configuration names.
+    ///
+    /// # Errors
+    /// When that file can't be read.
+    pub fn new(config: Config, environment: Environment) -> Result<Self> {
+        let environment = match &config.env_file {
+            Some(path) => environment.with_env_file(path)?,
+            None => environment,
+        };
+        Ok(Self { config, environment })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The environment.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Where locks and confirmations are kept.
+    pub fn state_dir(&self) -> PathBuf {
+        let is_root = rustix::process::geteuid().is_root();
+        let default = || self.environment.default_state_dir(is_root);
+        self.config.state_dir.clone().unwrap_or_else(default)
+    }
+
+    /// Where PostgreSQL's client programs are looked for.
+    pub fn tool_search(&self) -> ToolSearch {
+        ToolSearch {
+            configured: self.config.postgres_bin_dir.clone(),
+            path: self.environment.path(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// A job by its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when there is none.
+    pub fn job(&self, name: &str) -> Result<&JobConfig> {
+        self.config.job.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.config.job.keys().map(String::as_str).collect();
+            Error::usage("config", format!("there is no job {name:?}"))
+                .next_step(format!("the config has: {}", known.join(", ")))
+        })
+    }
+
+    /// Opens one storage.
+    ///
+    /// # Errors
+    /// When it isn't configured or its URL is wrong.
+    pub fn storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        let config = self.config.storage.get(name).ok_or_else(|| {
+            Error::usage("config", format!("there is no storage {name:?}"))
+        })?;
+        wiring::storage(name, &config.url)
+    }
+
+    /// Opens the storages of a job, or all of them.
+    ///
+    /// # Errors
+    /// As [`Deployment::storage`], and when there is none at all.
+    pub fn storages(&self, job: Option<&str>) -> Result<Vec<Arc<dyn Storage>>> {
+        let names: Vec<&String> = match job.and_then(|name| self.config.job.get(name)) {
+            Some(job) => job.storages.iter().collect(),
+            None => self.config.storage.keys().collect(),
+        };
+        if names.is_empty() {
+            return Err(Error::usage("config", "there is no storage")
+                .next_step("add a [storage.NAME] to the config, or name one with --from URL"));
+        }
+        names.into_iter().map(|name| self.storage(name)).collect()
+    }
+
+    /// What backups there are, of one job or of all.
+    ///
+    /// # Errors
+    /// When the configuration is wrong. A storage that can't be read is one of the catalog's
+    /// problems, not an error.
+    pub async fn catalog(&self, job: Option<&str>) -> Result<Catalog> {
+        Ok(Catalog::load(&self.storages(job)?, job).await)
+    }
+
+    /// A file of the state folder.
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        self.state_dir().join(Path::new(name))
+    }
+}

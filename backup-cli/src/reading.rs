@@ -1,0 +1,116 @@
+//! Reading backups and plain files back: `show`, `cat`, `verify`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::pipeline::{self, Context};
+use backup_core::{
+    BackupReader, CatalogEntry, Discard, Inspector, Inventory, PartRole, Result, Sink, Storage,
+    VerifyReport, verify,
+};
+use backup_pg::ArchiveCheck;
+use jiff::Timestamp;
+
+use crate::{Content, Deployment, ForeignFile, TOOL};
+
+impl Deployment {
+    /// Opens the best copy of a backup.
+    ///
+    /// # Errors
+    /// When no storage has all of it, or a configured key can't be read.
+    pub async fn reader(&self, entry: &CatalogEntry) -> Result<BackupReader> {
+        BackupReader::best(entry, &self.storages(None)?, self.keys().await?.decoders())
+    }
+
+    /// Reads everything of every copy of a backup, and stores a proof beside each.
+    ///
+    /// # Errors
+    /// When nothing can be opened at all. What is wrong with a copy is in its report.
+    pub async fn verify(&self, entry: &CatalogEntry, context: &Context) -> Result<Vec<VerifyReport>> {
+        let keys = self.keys().await?;
+        let authenticate = keys.authenticate()?;
+        let mut reports = Vec::new();
+        for storage in self.storages(None)? {
+            if !entry.copies.iter().any(|copy| copy.storage == storage.name()) {
+                continue;
+            }
+            let started = Timestamp::now();
+            let reader = BackupReader::new(entry, Arc::clone(&storage), keys.decoders());
+            let report = verify(&reader, authenticate.as_deref(), &inspector, context).await;
+            self.keep_proof(&reader, &report, started, storage.as_ref(), context).await;
+            reports.push(report);
+        }
+        Ok(reports)
+    }
+
+    async fn keep_proof(
+        &self,
+        reader: &BackupReader,
+        report: &VerifyReport,
+        started: Timestamp,
+        storage: &dyn Storage,
+        context: &Context,
+    ) {
+        if let Err(error) = backup_core::store_proof(reader, report, started, TOOL).await {
+            let name = storage.name();
+            context.warn(&format!("the proof can't be stored in {name}: {error}"));
+        }
+    }
+
+    /// Reads a plain file through all its layers, and its archive to the end.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn verify_file(&self, path: &Path, context: &Context) -> Result<FileCheck> {
+        let decoders = self.keys().await?.decoders();
+        let file = ForeignFile::recognise(path, &decoders, context).await?;
+        let check = ArchiveCheck::new();
+        let sink: Arc<dyn Sink> = match file.content {
+            Content::Archive => Arc::new(check.clone()),
+            _ => Arc::new(Discard),
+        };
+        let outcome = pipeline::run(file.flow(&decoders, sink)?, context).await?;
+        let summary = check.summary();
+        let sealed = summary.as_ref().is_some_and(backup_pg::ArchiveSummary::has_checksum);
+        Ok(FileCheck {
+            checksummed: file.has_checksum() || sealed,
+            inventory: summary.map(|summary| summary.inventory()),
+            plain_bytes: outcome.written.bytes,
+            file,
+        })
+    }
+}
+
+/// What was found in a plain file that is whole as far as can be told.
+#[derive(Debug)]
+pub struct FileCheck {
+    /// The file and its layers.
+    pub file: ForeignFile,
+    /// Bytes under all layers.
+    pub plain_bytes: u64,
+    /// Whether something in it would have shown a changed byte. Without, only its structure
+    /// was checked.
+    pub checksummed: bool,
+    /// What is inside, of an archive.
+    pub inventory: Option<Inventory>,
+}
+
+/// Looks into the parts that have a structure.
+fn inspector(role: PartRole) -> Option<Box<dyn Inspector>> {
+    match role {
+        PartRole::Database => Some(Box::new(ArchiveInspector(ArchiveCheck::new()))),
+        _ => None,
+    }
+}
+
+struct ArchiveInspector(ArchiveCheck);
+
+impl Inspector for ArchiveInspector {
+    fn sink(&self) -> Arc<dyn Sink> {
+        Arc::new(self.0.clone())
+    }
+
+    fn inventory(&self) -> Option<Inventory> {
+        self.0.summary().map(|summary| summary.inventory())
+    }
+}

@@ -1,0 +1,294 @@
+//! The verb `backup`: one run of a job, from the source to a listed backup.
+
+mod claim;
+mod folder;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::memory::InMemory;
+use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
+use crate::restore_note::restore_note;
+use crate::{
+    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Error, MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source,
+    SourceIdentity, Storage, Transform, layout,
+};
+use folder::Folder;
+
+/// How much older than a job's timeout a leftover must be before it is swept.
+const SWEEP_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Everything one run of a job needs to know.
+pub struct BackupPlan {
+    /// The job: names the folder.
+    pub job: String,
+    /// What kind of backup: `logical`.
+    pub kind: String,
+    /// Name and version of the program.
+    pub tool: String,
+    /// Host that runs it.
+    pub host: String,
+    /// What is backed up.
+    pub source: SourceIdentity,
+    /// The application's version.
+    pub app_version: Option<String>,
+    /// Versions on the PostgreSQL side.
+    pub postgres: Option<PostgresVersions>,
+    /// What to store, in order.
+    pub parts: Vec<PartPlan>,
+    /// Compression, then encryption; the same for every part.
+    pub transforms: Vec<Arc<dyn Transform>>,
+    /// Who can open it: [`PASSPHRASE_KEY`](crate::PASSPHRASE_KEY) labels and key ids.
+    pub keys: Vec<String>,
+    /// Signs the manifest, where the job is encrypted.
+    pub authenticate: Option<Arc<dyn Authenticate>>,
+    /// Where to.
+    pub storages: Vec<Arc<dyn Storage>>,
+    /// How many storages must succeed.
+    pub policy: Policy,
+    /// How long one run may take, end to end; the rule for sweeping rests on it.
+    pub timeout: Duration,
+    /// How long a single step may take.
+    pub limits: Limits,
+    /// Take over a folder whose newest backup came from another source.
+    pub adopt: bool,
+    /// When the run started: becomes the backup's id.
+    pub started: Timestamp,
+}
+
+/// One part to store.
+pub struct PartPlan {
+    /// Its file name before the transforms add their extensions.
+    pub name: String,
+    /// What it is for.
+    pub role: PartRole,
+    /// Where it comes from.
+    pub source: Arc<dyn Source>,
+    /// Expected plain bytes, for progress.
+    pub estimated_bytes: Option<u64>,
+}
+
+/// What a run made.
+#[derive(Debug)]
+pub struct BackupReport {
+    /// The manifest as stored.
+    pub manifest: Manifest,
+    /// What is inside.
+    pub contents: Contents,
+    /// Storages that have the backup.
+    pub stored_in: Vec<String>,
+    /// Wanted storages that don't, and why. With any, the run is incomplete.
+    pub failed: Vec<(String, Error)>,
+}
+
+/// Runs a job once.
+///
+/// On `Err` nothing is listed: what was written is removed again, and what could not be
+/// removed is told as a warning and swept by a later run.
+///
+/// # Errors
+/// The first cause; [`ErrorKind::Refused`] when the folder belongs to another source.
+pub async fn backup(plan: BackupPlan, context: &Context) -> Result<BackupReport> {
+    layout::check_job_name(&plan.job)?;
+    let watchdog = watch(plan.timeout, context);
+    let result = run(&plan, context).await;
+    watchdog.abort();
+    result
+}
+
+/// Stops a run whose time is up.
+fn watch(timeout: Duration, context: &Context) -> tokio::task::JoinHandle<()> {
+    let cancel = context.cancel.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(timeout).await;
+        cancel.time_out(format!("the job's timeout of {} s is over", timeout.as_secs()));
+    })
+}
+
+async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
+    context.step("checking the storages");
+    refuse_foreign_folder(plan, context).await?;
+    sweep_leftovers(plan, context).await;
+    let id = claim::claim(plan, context).await?;
+    let mut folder = Folder::new(plan, id);
+    match write_everything(plan, id, &mut folder, context).await {
+        Ok((manifest, contents)) => {
+            folder.release_claims(context).await;
+            let (stored_in, failed) = folder.verdict();
+            Ok(BackupReport { manifest, contents, stored_in, failed })
+        }
+        Err(cause) => {
+            folder.discard(context).await;
+            Err(cause)
+        }
+    }
+}
+
+/// The job's folder belongs to one source: staging with production's configuration must not
+/// mix its backups into production's, nor prune them.
+///
+/// A storage that can't be listed is told: a key that may only write must still back up.
+async fn refuse_foreign_folder(plan: &BackupPlan, context: &Context) -> Result<()> {
+    if plan.adopt {
+        return Ok(());
+    }
+    let catalog = Catalog::load(&plan.storages, Some(&plan.job)).await;
+    for problem in &catalog.problems {
+        context.warn(&format!(
+            "could not check in storage {} that job {:?} belongs to this database: {}",
+            problem.storage, plan.job, problem.error
+        ));
+    }
+    let Some(newest) = catalog.backups.last() else { return Ok(()) };
+    let theirs = &newest.manifest.source;
+    if theirs.same_source(&plan.source) {
+        return Ok(());
+    }
+    let describe = |source: &SourceIdentity| {
+        let system = source.system_identifier.as_deref().unwrap_or("unknown");
+        format!("database {:?} of system {system} at {}", source.database, source.server)
+    };
+    Err(Error::refused(
+        "safety check",
+        format!(
+            "job {:?} holds backups of {}, and this is {}",
+            plan.job,
+            describe(theirs),
+            describe(&plan.source)
+        ),
+    )
+    .next_step(
+        "give this database a job name of its own; if it really replaces the old one \
+         (a new cluster after an upgrade), say so once with --adopt",
+    ))
+}
+
+/// Removes what crashed runs left. Failing to is told, and no reason not to back up.
+async fn sweep_leftovers(plan: &BackupPlan, context: &Context) {
+    let Ok(age) = jiff::SignedDuration::try_from(plan.timeout.saturating_add(SWEEP_GRACE)) else {
+        return;
+    };
+    let Ok(before) = plan.started.checked_sub(age) else { return };
+    for storage in &plan.storages {
+        if let Err(error) = folder::sweep(storage.as_ref(), &plan.job, before).await {
+            context.warn(&format!("storage {} could not be swept: {error}", storage.name()));
+        }
+    }
+}
+
+/// Parts, contents, companions, manifest: in this order, the manifest last.
+async fn write_everything(
+    plan: &BackupPlan,
+    id: BackupId,
+    folder: &mut Folder<'_>,
+    context: &Context,
+) -> Result<(Manifest, Contents)> {
+    let mut contents =
+        Contents { format: CONTENTS_FORMAT, backup: id.to_string(), parts: Vec::new() };
+    let mut manifest = blank_manifest(plan, id);
+    for part in &plan.parts {
+        let outcome = write_part(plan, part, folder, &mut manifest, context).await?;
+        contents.parts.push(PartContents {
+            name: part.name.clone(),
+            bytes: outcome.read.bytes,
+            sha256: outcome.read.sha256,
+            inventory: outcome.findings.inventory,
+        });
+    }
+    let described = PartPlan {
+        name: layout::CONTENTS.to_owned(),
+        role: PartRole::Contents,
+        source: Arc::new(InMemory::new("contents", contents.to_json()?)),
+        estimated_bytes: None,
+    };
+    write_part(plan, &described, folder, &mut manifest, context).await?;
+
+    manifest.finished = Timestamp::now().max(manifest.started);
+    let companions = [
+        (layout::RESTORE_NOTE, restore_note(&manifest).into_bytes()),
+        (layout::SHA256SUMS, Vec::new()),
+    ];
+    for (file, body) in companions {
+        let body = if file == layout::SHA256SUMS { checksum_list(&manifest) } else { body };
+        folder.write_companion(file, body, &mut manifest, context).await?;
+    }
+    let json = manifest.to_json()?;
+    let signature = match &plan.authenticate {
+        Some(authenticate) => Some(authenticate.sign(&json)?),
+        None => None,
+    };
+    folder.publish(&manifest, json, signature, context).await?;
+    Ok((manifest, contents))
+}
+
+fn blank_manifest(plan: &BackupPlan, id: BackupId) -> Manifest {
+    Manifest {
+        format: MANIFEST_FORMAT,
+        id: id.to_string(),
+        job: plan.job.clone(),
+        kind: plan.kind.clone(),
+        started: plan.started,
+        finished: plan.started,
+        tool: plan.tool.clone(),
+        host: plan.host.clone(),
+        source: plan.source.clone(),
+        app_version: plan.app_version.clone(),
+        postgres: plan.postgres.clone(),
+        parts: Vec::new(),
+        companions: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+/// Streams one part into every storage that still takes part.
+async fn write_part(
+    plan: &BackupPlan,
+    part: &PartPlan,
+    folder: &mut Folder<'_>,
+    manifest: &mut Manifest,
+    context: &Context,
+) -> Result<pipeline::Outcome> {
+    let mut file = part.name.clone();
+    for transform in &plan.transforms {
+        file = format!("{file}.{}", transform.extension());
+    }
+    let flow = Flow {
+        part: part.name.clone(),
+        estimated_bytes: part.estimated_bytes,
+        source: Arc::clone(&part.source),
+        stages: plan.transforms.iter().cloned().map(Stage::encode).collect(),
+        sinks: folder.sinks(),
+        key: folder.key(&file),
+        policy: folder.policy_for_the_rest(),
+        expected: None,
+        limits: plan.limits,
+    };
+    let mut outcome = pipeline::run(flow, context).await?;
+    folder.note_failures(std::mem::take(&mut outcome.sinks), context);
+    manifest.parts.push(Part {
+        file,
+        name: part.name.clone(),
+        role: part.role,
+        transforms: plan.transforms.iter().map(|t| t.name().to_owned()).collect(),
+        bytes: outcome.written.bytes,
+        sha256: outcome.written.sha256.clone(),
+        keys: plan.keys.clone(),
+    });
+    manifest.notes.extend(outcome.findings.notes.iter().cloned());
+    if let (Some(postgres), Some(version)) =
+        (&mut manifest.postgres, &outcome.findings.archive_version)
+    {
+        postgres.archive = Some(version.clone());
+    }
+    Ok(outcome)
+}
+
+/// What `sha256sum -c` reads.
+fn checksum_list(manifest: &Manifest) -> Vec<u8> {
+    let parts = manifest.parts.iter().map(|p| (&p.sha256, &p.file));
+    let companions = manifest.companions.iter().map(|c| (&c.sha256, &c.file));
+    let lines = parts.chain(companions).map(|(sha256, file)| format!("{sha256}  {file}\n"));
+    lines.collect::<String>().into_bytes()
+}

@@ -1,0 +1,195 @@
+//! What backups there are: read from the storages themselves, never from a local database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::layout::{self, BackupId};
+use crate::object::{StoredObject, read_small};
+use crate::{Error, ErrorKind, Manifest, ObjectInfo, Result, Storage};
+
+/// The backups in a set of storages, oldest first.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// Every backup that at least one storage lists.
+    pub backups: Vec<CatalogEntry>,
+    /// What could not be read: a storage, a manifest. Never silently left out.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that the catalog could not read.
+#[derive(Debug)]
+pub struct Problem {
+    /// Which storage.
+    pub storage: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// One backup and where it lies.
+#[derive(Debug)]
+pub struct CatalogEntry {
+    /// Its id.
+    pub id: BackupId,
+    /// Its manifest, as the first storage that has it tells.
+    pub manifest: Manifest,
+    /// The manifest's bytes as stored, for its authentication.
+    pub manifest_json: Vec<u8>,
+    /// The storages that list it.
+    pub copies: Vec<StoredCopy>,
+    /// The reachable storages that don't.
+    pub missing_in: Vec<String>,
+}
+
+/// A backup in one storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCopy {
+    /// The storage's name.
+    pub storage: String,
+    /// Parts that are not there, or not with their recorded size.
+    pub damaged_parts: Vec<String>,
+    /// File names of proofs that lie beside it.
+    pub proofs: Vec<String>,
+}
+
+impl CatalogEntry {
+    /// The folder of this backup in each of its storages.
+    pub fn folder(&self) -> String {
+        self.id.folder(&self.manifest.job)
+    }
+
+    /// The key of one of its files.
+    pub fn key(&self, file: &str) -> String {
+        format!("{}/{file}", self.folder())
+    }
+}
+
+impl Catalog {
+    /// Reads what the storages hold, of one job or of all.
+    pub async fn load(storages: &[Arc<dyn Storage>], job: Option<&str>) -> Self {
+        let mut merged: BTreeMap<(BackupId, String), CatalogEntry> = BTreeMap::new();
+        let mut problems = Vec::new();
+        let mut reachable = Vec::new();
+        for storage in storages {
+            match read_storage(storage, job).await {
+                Ok((entries, unreadable)) => {
+                    reachable.push(storage.name().to_owned());
+                    problems.extend(unreadable);
+                    for entry in entries {
+                        merge(&mut merged, entry);
+                    }
+                }
+                Err(error) => problems.push(Problem { storage: storage.name().to_owned(), error }),
+            }
+        }
+        let mut backups: Vec<CatalogEntry> = merged.into_values().collect();
+        for entry in &mut backups {
+            let has = |name: &String| entry.copies.iter().any(|copy| copy.storage == *name);
+            entry.missing_in = reachable.iter().filter(|name| !has(name)).cloned().collect();
+        }
+        Self { backups, problems }
+    }
+
+    /// The backup with this id, or the newest for `latest`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none; [`ErrorKind::Unchecked`] when there is none
+    /// among what could be read, but not everything could; [`ErrorKind::Usage`] when several
+    /// jobs have a backup of this id.
+    pub fn find(&self, wanted: &str) -> Result<&CatalogEntry> {
+        let candidates: Vec<&CatalogEntry> = if wanted == "latest" {
+            self.backups.last().into_iter().collect()
+        } else {
+            let id: BackupId = wanted.parse()?;
+            self.backups.iter().filter(|entry| entry.id == id).collect()
+        };
+        match candidates[..] {
+            [entry] => Ok(entry),
+            [] => Err(self.not_found(wanted)),
+            _ => Err(Error::usage("catalog", format!("several jobs have a backup {wanted}"))
+                .next_step("name the job with --job")),
+        }
+    }
+
+    fn not_found(&self, wanted: &str) -> Error {
+        let Some(problem) = self.problems.first() else {
+            return Error::new(ErrorKind::NotFound, "catalog", format!("there is no backup {wanted}"))
+                .next_step("`marb-backup list` shows what there is");
+        };
+        Error::new(
+            ErrorKind::Unchecked,
+            "catalog",
+            format!(
+                "no backup {wanted} was found, but storage {} could not be read in full: {}",
+                problem.storage, problem.error
+            ),
+        )
+        .next_step("make the storage readable, then try again")
+    }
+}
+
+fn merge(merged: &mut BTreeMap<(BackupId, String), CatalogEntry>, entry: CatalogEntry) {
+    let key = (entry.id, entry.manifest.job.clone());
+    match merged.get_mut(&key) {
+        Some(known) => known.copies.extend(entry.copies),
+        None => {
+            merged.insert(key, entry);
+        }
+    }
+}
+
+type Read = (Vec<CatalogEntry>, Vec<Problem>);
+
+/// One storage's backups. An object listing is read once; it also tells which parts are there.
+async fn read_storage(storage: &Arc<dyn Storage>, job: Option<&str>) -> Result<Read> {
+    let objects = storage.list(job.unwrap_or("")).await?;
+    let mut folders: BTreeMap<(BackupId, &str), BTreeMap<&str, &ObjectInfo>> = BTreeMap::new();
+    for object in &objects {
+        if let Some((job, id, name)) = layout::parse_key(&object.key) {
+            folders.entry((id, job)).or_default().insert(name, object);
+        }
+    }
+    let mut entries = Vec::new();
+    let mut problems = Vec::new();
+    for ((id, job), files) in folders {
+        // Without a manifest it is not a backup: a run that failed or is still going on.
+        if !files.contains_key(layout::MANIFEST) {
+            continue;
+        }
+        match read_manifest(storage, id, job).await {
+            Ok((manifest, manifest_json)) => entries.push(CatalogEntry {
+                id,
+                copies: vec![copy_in(storage.name(), &manifest, &files)],
+                manifest,
+                manifest_json,
+                missing_in: Vec::new(),
+            }),
+            Err(error) => problems.push(Problem { storage: storage.name().to_owned(), error }),
+        }
+    }
+    Ok((entries, problems))
+}
+
+async fn read_manifest(
+    storage: &Arc<dyn Storage>,
+    id: BackupId,
+    job: &str,
+) -> Result<(Manifest, Vec<u8>)> {
+    let key = format!("{}/{}", id.folder(job), layout::MANIFEST);
+    let json = read_small(&StoredObject::unchecked(Arc::clone(storage), key.clone())).await?;
+    let manifest = Manifest::from_json(&json)?;
+    if manifest.id != id.to_string() || manifest.job != job {
+        return Err(Error::damaged("manifest", format!("{key} belongs to another backup")));
+    }
+    Ok((manifest, json))
+}
+
+fn copy_in(storage: &str, manifest: &Manifest, files: &BTreeMap<&str, &ObjectInfo>) -> StoredCopy {
+    let whole = |file: &str, bytes: u64| files.get(file).is_some_and(|found| found.bytes == bytes);
+    let damaged = manifest.parts.iter().filter(|part| !whole(&part.file, part.bytes));
+    let proofs = files.keys().filter_map(|name| name.strip_prefix("proofs/"));
+    StoredCopy {
+        storage: storage.to_owned(),
+        damaged_parts: damaged.map(|part| part.file.clone()).collect(),
+        proofs: proofs.map(str::to_owned).collect(),
+    }
+}

@@ -1,0 +1,216 @@
+//! Reading a backup back: which copy, which inverses, and whose it is.
+
+use std::sync::Arc;
+
+use crate::layout::{RESTORE_NOTE, SIGNATURE};
+use crate::pipeline::{self, Context, Flow, Stage};
+use crate::{
+    Authenticate, CatalogEntry, Collect, Contents, Digest, Error, ErrorKind, Manifest, Part,
+    PartRole, Result, Sink, Storage, StoredObject, Transform, read_small,
+};
+
+/// The transforms that can be undone here, by the names that manifests record.
+#[derive(Clone, Default)]
+pub struct Decoders {
+    known: Vec<Arc<dyn Transform>>,
+    missing: Vec<(String, String)>,
+}
+
+impl Decoders {
+    /// Adds a transform.
+    #[must_use]
+    pub fn with(mut self, transform: Arc<dyn Transform>) -> Self {
+        self.known.push(transform);
+        self
+    }
+
+    /// Says why the transform `name` can't be undone here, and what to do.
+    #[must_use]
+    pub fn without(mut self, name: impl Into<String>, next_step: impl Into<String>) -> Self {
+        self.missing.push((name.into(), next_step.into()));
+        self
+    }
+
+    /// The transform with this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unchecked`] when it is not at hand.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Transform>> {
+        if let Some(transform) = self.known.iter().find(|t| t.name() == name) {
+            return Ok(Arc::clone(transform));
+        }
+        let advice = self.missing.iter().find(|(missing, _)| missing == name);
+        let error = Error::new(
+            ErrorKind::Unchecked,
+            name.to_owned(),
+            format!("{name} can't be undone here, so the data can't be read"),
+        );
+        Err(match advice {
+            Some((_, next_step)) => error.next_step(next_step.clone()),
+            None => error.next_step("use a marb-backup that knows it, or the backup's RESTORE.md"),
+        })
+    }
+
+    /// The inverses of a part's transforms, in the order of reading.
+    fn stages(&self, part: &Part) -> Result<Vec<Stage>> {
+        part.transforms.iter().rev().map(|name| self.get(name).map(Stage::decode)).collect()
+    }
+}
+
+/// One copy of a backup, opened for reading.
+#[derive(Clone)]
+pub struct BackupReader {
+    folder: String,
+    manifest: Manifest,
+    manifest_json: Vec<u8>,
+    storage: Arc<dyn Storage>,
+    decoders: Decoders,
+}
+
+impl BackupReader {
+    /// Reads the copy of `entry` in `storage`.
+    pub fn new(entry: &CatalogEntry, storage: Arc<dyn Storage>, decoders: Decoders) -> Self {
+        Self {
+            folder: entry.folder(),
+            manifest: entry.manifest.clone(),
+            manifest_json: entry.manifest_json.clone(),
+            storage,
+            decoders,
+        }
+    }
+
+    /// Reads the best copy of `entry`: the first storage in which all parts have their size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] when no storage has all parts.
+    pub fn best(
+        entry: &CatalogEntry,
+        storages: &[Arc<dyn Storage>],
+        decoders: Decoders,
+    ) -> Result<Self> {
+        let whole = entry.copies.iter().filter(|copy| copy.damaged_parts.is_empty());
+        for copy in whole {
+            if let Some(storage) = storages.iter().find(|s| s.name() == copy.storage) {
+                return Ok(Self::new(entry, Arc::clone(storage), decoders));
+            }
+        }
+        let damage: Vec<String> = entry
+            .copies
+            .iter()
+            .map(|copy| format!("{} in storage {}", copy.damaged_parts.join(", "), copy.storage))
+            .collect();
+        Err(Error::damaged("catalog", format!("backup {} misses {}", entry.id, damage.join("; ")))
+            .next_step("use an older backup; `marb-backup verify` tells what is left of this one"))
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The storage that is read.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// The key of one of the backup's files.
+    pub fn key(&self, file: &str) -> String {
+        format!("{}/{file}", self.folder)
+    }
+
+    /// Whether the manifest is ours. A backup without encryption carries no signature and
+    /// passes: nothing about it is secret, and nothing proves its origin.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when it is forged, altered, or should be signed and isn't;
+    /// [`ErrorKind::Unchecked`] when nothing at hand can tell.
+    pub async fn authenticate(&self, authenticate: Option<&dyn Authenticate>) -> Result<()> {
+        if self.manifest.parts.iter().all(|part| part.keys.is_empty()) && authenticate.is_none() {
+            return Ok(());
+        }
+        let Some(authenticate) = authenticate else {
+            return Err(Error::new(
+                ErrorKind::Unchecked,
+                "manifest",
+                "without a key it can't be told who wrote this backup",
+            )
+            .next_step("configure the passphrase or the signer's public key under [encryption]"));
+        };
+        let source = StoredObject::unchecked(Arc::clone(&self.storage), self.key(SIGNATURE));
+        let signature = read_small(&source).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::refused("manifest", "the backup is not signed")
+                .caused_by(error)
+                .next_step(
+                    "do not restore it unless you know who wrote it; --accept-unsigned goes on",
+                ),
+            _ => error,
+        })?;
+        authenticate.verify(&self.manifest_json, &signature)
+    }
+
+    /// Checks an unencrypted companion against its digest in the manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] when it is not the one that was written.
+    pub async fn check_companions(&self) -> Result<()> {
+        for companion in &self.manifest.companions {
+            let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
+            let storage = Arc::clone(&self.storage);
+            read_small(&StoredObject::checked(storage, self.key(&companion.file), expected)).await?;
+        }
+        let has_note = self.manifest.companions.iter().any(|c| c.file == RESTORE_NOTE);
+        if has_note { Ok(()) } else { Err(Error::damaged("manifest", "names no RESTORE.md")) }
+    }
+
+    /// A flow that decodes a part into `sink`. It commits only when the stored bytes have the
+    /// recorded digest and, where `contents` tells it, the plain bytes too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unchecked`] when a transform can't be undone here.
+    pub fn flow(&self, part: &Part, contents: Option<&Contents>, sink: Arc<dyn Sink>) -> Result<Flow> {
+        let object =
+            StoredObject::checked(Arc::clone(&self.storage), self.key(&part.file), part.digest());
+        let plain = contents.and_then(|contents| contents.part(&part.name));
+        Ok(Flow {
+            estimated_bytes: Some(part.bytes),
+            stages: self.decoders.stages(part)?,
+            expected: plain.map(|p| Digest { bytes: p.bytes, sha256: p.sha256.clone() }),
+            ..Flow::new(part.name.clone(), Arc::new(object), sink)
+        })
+    }
+
+    /// Decodes a small part into memory.
+    ///
+    /// # Errors
+    /// When it is damaged or can't be opened.
+    pub async fn read_part(
+        &self,
+        part: &Part,
+        contents: Option<&Contents>,
+        context: &Context,
+    ) -> Result<Vec<u8>> {
+        let collect = Collect::default();
+        let flow = self.flow(part, contents, Arc::new(collect.clone()))?;
+        pipeline::run(flow, context).await?;
+        collect.take().ok_or_else(|| Error::failed("pipeline", "a committed part left no bytes"))
+    }
+
+    /// What is inside the backup.
+    ///
+    /// # Errors
+    /// When the part that tells is missing, damaged, or can't be opened.
+    pub async fn contents(&self, context: &Context) -> Result<Contents> {
+        let part = self
+            .manifest
+            .part(PartRole::Contents)
+            .ok_or_else(|| Error::damaged("manifest", "names no part that tells the contents"))?;
+        let contents = Contents::from_json(&self.read_part(part, None, context).await?)?;
+        if contents.backup != self.manifest.id {
+            return Err(Error::damaged(
+                "contents",
+                format!("belong to backup {}, not to {}", contents.backup, self.manifest.id),
+            ));
+        }
+        Ok(contents)
+    }
+}

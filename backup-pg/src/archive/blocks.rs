@@ -1,0 +1,267 @@
+//! The data of an archive: blocks walked as their bytes arrive, never copied.
+//!
+//! A block is a type byte (1 table data, 3 large objects), the id of its entry, then chunks:
+//! a length, that many bytes, and so on up to a length of zero. Large objects stand one after
+//! another, each as its oid and its chunks, up to an oid of zero.
+
+use std::collections::HashMap;
+
+use backup_core::Result;
+
+use super::fields::{MAX_INT_BYTES, damaged, int_of};
+use super::rows::{Content, Scratch};
+use super::toc::{ArchiveCompression, Toc, TocEntry};
+
+const TABLE_BLOCK: u8 = 1;
+const LARGE_OBJECTS_BLOCK: u8 = 3;
+
+/// What one entry promises, and whether it came.
+struct Promise {
+    dump_id: i64,
+    tag: String,
+    block: u8,
+    count_rows: bool,
+    kept: Option<Option<u64>>,
+}
+
+/// Where the next byte belongs.
+#[derive(Clone, Copy)]
+enum Place {
+    BlockType,
+    DumpId { block: u8 },
+    LargeObject,
+    ChunkLength,
+    Chunk { left: u64 },
+}
+
+/// Walks the data blocks behind a table of contents.
+pub(super) struct Blocks {
+    place: Place,
+    int_bytes: usize,
+    /// An integer that a cut between two pieces tore apart.
+    torn: [u8; MAX_INT_BYTES],
+    torn_len: usize,
+    compression: ArchiveCompression,
+    content: Content,
+    scratch: Scratch,
+    promises: Vec<Promise>,
+    by_id: HashMap<i64, usize>,
+    current: Option<usize>,
+    kept: usize,
+    /// Large objects whose data was there in full.
+    large_objects: u64,
+    /// Offset in the archive of the next byte.
+    offset: u64,
+}
+
+impl Blocks {
+    pub fn new(toc: &Toc) -> Self {
+        let promises: Vec<Promise> =
+            toc.entries.iter().filter(|entry| entry.has_data).map(promise).collect();
+        let by_id = promises.iter().enumerate().map(|(i, p)| (p.dump_id, i)).collect();
+        Self {
+            place: Place::BlockType,
+            int_bytes: toc.header.int_bytes,
+            torn: [0; MAX_INT_BYTES],
+            torn_len: 0,
+            compression: toc.header.compression,
+            content: Content::Opaque,
+            scratch: Scratch::default(),
+            promises,
+            by_id,
+            current: None,
+            kept: 0,
+            large_objects: 0,
+            offset: toc.end,
+        }
+    }
+
+    /// Offset in the archive of the next byte.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Takes the next bytes. Returns those behind the last block.
+    pub fn feed<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8]> {
+        while !bytes.is_empty() {
+            if self.kept == self.promises.len() {
+                return Ok(bytes);
+            }
+            match self.place {
+                Place::Chunk { left } => self.take_chunk(left, &mut bytes)?,
+                Place::ChunkLength => self.take_length(&mut bytes)?,
+                Place::BlockType => self.take_block_type(&mut bytes)?,
+                Place::DumpId { block } => self.take_dump_id(block, &mut bytes)?,
+                Place::LargeObject => self.take_large_object(&mut bytes)?,
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// An integer off the front of `bytes`; `None` when the rest of it has not arrived.
+    #[inline]
+    fn take_int(&mut self, bytes: &mut &[u8]) -> Result<Option<i64>> {
+        let width = 1 + self.int_bytes;
+        let value = if self.torn_len == 0 && bytes.len() >= width {
+            let (int, rest) = bytes.split_at(width);
+            *bytes = rest;
+            self.offset += width as u64;
+            int_of(int)
+        } else {
+            let missing = (width - self.torn_len).min(bytes.len());
+            let (piece, rest) = bytes.split_at(missing);
+            self.torn[self.torn_len..self.torn_len + missing].copy_from_slice(piece);
+            self.torn_len += missing;
+            *bytes = rest;
+            self.offset += missing as u64;
+            if self.torn_len < width {
+                return Ok(None);
+            }
+            self.torn_len = 0;
+            int_of(&self.torn[..width])
+        };
+        match value {
+            Some(value) => Ok(Some(value)),
+            None => Err(damaged(self.offset - width as u64, "is no integer")),
+        }
+    }
+
+    #[inline]
+    fn take_chunk(&mut self, left: u64, bytes: &mut &[u8]) -> Result<()> {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        let (piece, rest) = bytes.split_at(length);
+        self.content.take(piece, self.offset, &mut self.scratch)?;
+        self.offset += length as u64;
+        *bytes = rest;
+        self.place = match left - length as u64 {
+            0 => Place::ChunkLength,
+            left => Place::Chunk { left },
+        };
+        Ok(())
+    }
+
+    #[inline]
+    fn take_length(&mut self, bytes: &mut &[u8]) -> Result<()> {
+        match self.take_int(bytes)? {
+            None => Ok(()),
+            Some(0) => self.end_of_content(),
+            Some(length) => match u64::try_from(length) {
+                Ok(left) => {
+                    self.place = Place::Chunk { left };
+                    Ok(())
+                }
+                Err(_) => Err(damaged(self.offset, format!("a chunk of {length} bytes"))),
+            },
+        }
+    }
+
+    fn take_block_type(&mut self, bytes: &mut &[u8]) -> Result<()> {
+        let Some((block, rest)) = bytes.split_first() else { return Ok(()) };
+        if !matches!(*block, TABLE_BLOCK | LARGE_OBJECTS_BLOCK) {
+            return Err(damaged(self.offset, format!("{block} is no type of data block")));
+        }
+        self.offset += 1;
+        *bytes = rest;
+        self.place = Place::DumpId { block: *block };
+        Ok(())
+    }
+
+    fn take_dump_id(&mut self, block: u8, bytes: &mut &[u8]) -> Result<()> {
+        let Some(id) = self.take_int(bytes)? else { return Ok(()) };
+        let promised = self.by_id.get(&id).and_then(|i| Some((*i, self.promises.get(*i)?)));
+        let Some((index, promise)) = promised else {
+            return Err(damaged(self.offset, format!("no entry promises data block {id}")));
+        };
+        if promise.kept.is_some() {
+            return Err(damaged(self.offset, format!("data block {id} is there twice")));
+        }
+        if promise.block != block {
+            return Err(damaged(self.offset, format!("data block {id} is of the wrong type")));
+        }
+        self.current = Some(index);
+        if block == LARGE_OBJECTS_BLOCK {
+            self.place = Place::LargeObject;
+        } else {
+            self.content = Content::new(self.compression, promise.count_rows)?;
+            self.place = Place::ChunkLength;
+        }
+        Ok(())
+    }
+
+    fn take_large_object(&mut self, bytes: &mut &[u8]) -> Result<()> {
+        match self.take_int(bytes)? {
+            None => {}
+            Some(0) => self.keep(None),
+            Some(_) => {
+                self.content = Content::new(self.compression, false)?;
+                self.place = Place::ChunkLength;
+            }
+        }
+        Ok(())
+    }
+
+    /// A chunk length of zero: the end of a table's data, or of one large object.
+    fn end_of_content(&mut self) -> Result<()> {
+        let content = std::mem::replace(&mut self.content, Content::Opaque);
+        let rows = content.finish(self.offset)?;
+        let promise = self.current.and_then(|index| self.promises.get(index));
+        if promise.is_some_and(|promise| promise.block == LARGE_OBJECTS_BLOCK) {
+            self.large_objects += 1;
+            self.place = Place::LargeObject;
+        } else {
+            self.keep(rows);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, rows: Option<u64>) {
+        if let Some(promise) = self.current.take().and_then(|i| self.promises.get_mut(i)) {
+            promise.kept = Some(rows);
+            self.kept += 1;
+        }
+        self.place = Place::BlockType;
+    }
+
+    /// Ends the archive here: rows by the entry's id, and the number of large objects.
+    pub fn finish(self) -> Result<(HashMap<i64, Option<u64>>, u64)> {
+        let open = match self.current.and_then(|index| self.promises.get(index)) {
+            Some(promise) => Some(promise.tag.clone()),
+            None if matches!(self.place, Place::BlockType) => None,
+            None => Some("the next entry".to_owned()),
+        };
+        if let Some(tag) = open {
+            return Err(damaged(self.offset, format!("the archive ends inside the data of {tag}")));
+        }
+        let missing: Vec<&str> =
+            self.promises.iter().filter(|p| p.kept.is_none()).map(|p| p.tag.as_str()).collect();
+        if let Some(first) = missing.first() {
+            return Err(damaged(
+                self.offset,
+                format!(
+                    "the archive ends here; the data of {} of its {} entries is missing, {first} is the first",
+                    missing.len(),
+                    self.promises.len()
+                ),
+            ));
+        }
+        let rows = self.promises.iter().filter_map(|p| Some((p.dump_id, p.kept?))).collect();
+        Ok((rows, self.large_objects))
+    }
+}
+
+fn promise(entry: &TocEntry) -> Promise {
+    // With --inserts the data is statements, not lines; with --load-via-partition-root the
+    // server decides which partition a row goes to.
+    let plain_copy = entry.copy_stmt.starts_with("COPY ")
+        && !entry.defn.starts_with("-- load via partition root");
+    Promise {
+        dump_id: entry.dump_id,
+        tag: match entry.namespace.as_str() {
+            "" => entry.tag.clone(),
+            schema => format!("{schema}.{}", entry.tag),
+        },
+        block: if entry.desc == "BLOBS" { LARGE_OBJECTS_BLOCK } else { TABLE_BLOCK },
+        count_rows: entry.desc == "TABLE DATA" && plain_copy,
+        kept: None,
+    }
+}

@@ -1,0 +1,95 @@
+//! What of a database is dumped, and how patient pg_dump is.
+
+use std::time::Duration;
+
+/// How long pg_dump waits for the lock on a table by default. While it waits, nobody else gets
+/// the table either: whatever comes later queues up behind it.
+pub const LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long pg_dump may be silent by default. It writes as it reads, so it is silent only while
+/// it waits for locks, reads the catalogs of very many objects, or sorts a TOAST chain.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// The longest time PostgreSQL can be told, in milliseconds (about 24 days).
+const MAX_MILLISECONDS: u128 = i32::MAX as u128;
+
+/// What of a database is dumped; by default all of it.
+///
+/// Names are pg_dump's patterns: `public.claims`, `audit_*`, `"Mixed Case"`. A pattern that
+/// asks for something and matches nothing is an error, so that a typing mistake doesn't
+/// silently leave tables out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DumpOptions {
+    /// Only these schemas.
+    pub schemas: Vec<String>,
+    /// Not these schemas.
+    pub exclude_schemas: Vec<String>,
+    /// Only these tables (also views, sequences); what they depend on is not added.
+    pub tables: Vec<String>,
+    /// Not these tables.
+    pub exclude_tables: Vec<String>,
+    /// Of these tables the definition, but no rows.
+    pub exclude_table_data: Vec<String>,
+    /// Whether large objects are dumped. `None`: when no schema or table is asked for.
+    pub large_objects: Option<bool>,
+    /// Role to become after the login (`SET ROLE`).
+    pub role: Option<String>,
+    /// How long to wait for the lock on a table; zero waits without end.
+    pub lock_wait_timeout: Duration,
+    /// How long pg_dump may be silent before the dump is given up.
+    pub stall_timeout: Duration,
+}
+
+impl Default for DumpOptions {
+    fn default() -> Self {
+        Self {
+            schemas: Vec::new(),
+            exclude_schemas: Vec::new(),
+            tables: Vec::new(),
+            exclude_tables: Vec::new(),
+            exclude_table_data: Vec::new(),
+            large_objects: None,
+            role: None,
+            lock_wait_timeout: LOCK_WAIT_TIMEOUT,
+            stall_timeout: STALL_TIMEOUT,
+        }
+    }
+}
+
+impl DumpOptions {
+    /// Whether everything in the database is dumped.
+    pub fn is_complete(&self) -> bool {
+        let nothing_chosen = [
+            &self.schemas,
+            &self.exclude_schemas,
+            &self.tables,
+            &self.exclude_tables,
+            &self.exclude_table_data,
+        ]
+        .iter()
+        .all(|patterns| patterns.is_empty());
+        nothing_chosen && self.large_objects != Some(false)
+    }
+
+    /// pg_dump's arguments.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let lock_wait = self.lock_wait_timeout.as_millis().min(MAX_MILLISECONDS);
+        let mut arguments =
+            vec![format!("--lock-wait-timeout={lock_wait}"), "--strict-names".to_owned()];
+        let lists = [
+            ("schema", &self.schemas),
+            ("exclude-schema", &self.exclude_schemas),
+            ("table", &self.tables),
+            ("exclude-table", &self.exclude_tables),
+            ("exclude-table-data", &self.exclude_table_data),
+        ];
+        for (option, patterns) in lists {
+            arguments.extend(patterns.iter().map(|pattern| format!("--{option}={pattern}")));
+        }
+        // The long names changed in version 16, the short ones did not.
+        arguments
+            .extend(self.large_objects.map(|wanted| if wanted { "-b" } else { "-B" }.to_owned()));
+        arguments.extend(self.role.iter().map(|role| format!("--role={role}")));
+        arguments
+    }
+}

@@ -1,0 +1,141 @@
+//! Listing and sweeping: walks over the files below a folder.
+
+use std::fs::{self, DirEntry, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use backup_core::layout::check_key;
+use backup_core::{ObjectInfo, Result};
+
+use super::partial;
+use super::place::Place;
+
+/// The folder that fsck keeps at the top of a disk, closed to everybody but root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// A file below the root.
+struct Found {
+    key: String,
+    path: PathBuf,
+    file: Metadata,
+}
+
+impl Place {
+    /// Every object below `prefix`, sorted by key.
+    pub(super) fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let mut objects = Vec::new();
+        self.walk(prefix, |found| {
+            if partial::may_be_object(name_of(&found.key)) && check_key(&found.key).is_ok() {
+                objects.push(self.describe(found.key, &found.file)?);
+            }
+            Ok(())
+        })?;
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(objects)
+    }
+
+    /// Removes leftovers below `prefix` last written before `older_than`; says how many.
+    pub(super) fn sweep(&self, prefix: &str, older_than: SystemTime) -> Result<u64> {
+        let mut old = Vec::new();
+        self.walk(prefix, |found| {
+            let is_old = found.file.modified().is_ok_and(|touched| touched < older_than);
+            if partial::is_leftover(name_of(&found.key)) && is_old {
+                old.push(found.path);
+            }
+            Ok(())
+        })?;
+        let mut removed = 0;
+        for leftover in old {
+            match fs::remove_file(&leftover) {
+                Ok(()) => removed += 1,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(self.cant_write("remove", &leftover, e)),
+            }
+            if let Some(folder) = leftover.parent() {
+                self.remove_empty_folders(folder);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Shows every file below the folder `prefix`. What vanishes meanwhile is skipped, so are
+    /// links and what is neither file nor folder.
+    fn walk(&self, prefix: &str, mut show: impl FnMut(Found) -> Result<()>) -> Result<()> {
+        let start = if prefix.is_empty() {
+            self.is_there()?
+        } else {
+            check_key(prefix)?;
+            self.find(prefix)?.is_some_and(|found| found.is_dir())
+        };
+        let mut folders = Vec::new();
+        if start {
+            folders.push(prefix.to_owned());
+        }
+        while let Some(folder) = folders.pop() {
+            for (key, entry) in self.entries(&folder)? {
+                let path = entry.path();
+                let kind = match unless_gone(entry.file_type()) {
+                    Ok(Some(kind)) => kind,
+                    Ok(None) => continue,
+                    Err(e) => return Err(self.cant_read("look at", &path, e)),
+                };
+                if kind.is_dir() {
+                    folders.push(key);
+                } else if kind.is_file() {
+                    match unless_gone(entry.metadata()) {
+                        Ok(Some(file)) => show(Found { key, path, file })?,
+                        Ok(None) => {}
+                        Err(e) => return Err(self.cant_read("look at", &path, e)),
+                    }
+                } else {
+                    tracing::warn!(path = %path.display(), "neither file nor folder: skipped");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies in a folder, with the key of each.
+    fn entries(&self, folder: &str) -> Result<Vec<(String, DirEntry)>> {
+        let path = self.root().join(folder);
+        let reader = match fs::read_dir(&path) {
+            Ok(reader) => reader,
+            Err(e) if is_gone(&e) && !folder.is_empty() => return Ok(Vec::new()),
+            Err(e) if folder == LOST_AND_FOUND && e.kind() == io::ErrorKind::PermissionDenied => {
+                return Ok(Vec::new());
+            }
+            Err(e) => return Err(self.cant_read("list", &path, e)),
+        };
+        let mut entries = Vec::new();
+        for entry in reader {
+            let entry = entry.map_err(|e| self.cant_read("list", &path, e))?;
+            // A name that isn't UTF-8 can't be part of a key.
+            if let Some(name) = entry.file_name().to_str() {
+                let key =
+                    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+                entries.push((key, entry));
+            } else {
+                tracing::warn!(path = %entry.path().display(), "name is no UTF-8: skipped");
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn name_of(key: &str) -> &str {
+    Path::new(key).file_name().and_then(|name| name.to_str()).unwrap_or(key)
+}
+
+/// Removed, or replaced by something else, since its name was read.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests of marb-backup, against real servers and programs.
+
+mod pipeline;
