@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use backup_core::pipeline::Context;
-use backup_core::{ByteRange, Error, Result, Storage};
+use backup_core::{ByteRange, Error, Result, Storage, Transform};
 use bytes::Bytes;
 
 use crate::Deployment;

@@ -39,6 +39,11 @@ impl Deployment {
     ) -> Result<BackupPlan> {
         // Keys and storages first: a wrong one shows at once, not after an hour of dumping.
         let keys = if job.encrypt { Some(self.keys().await?.for_writing()?) } else { None };
+        if keys.as_ref().is_some_and(|keys| keys.authenticate.is_none()) {
+            context.warn(
+                "nothing proves later that this backup is ours: set `signing_key` under [encryption]",
+            );
+        }
         let storages = self.storages(Some(name))?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);

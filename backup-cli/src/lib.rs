@@ -6,7 +6,7 @@
 //! through a [`Context`](backup_core::pipeline::Context).
 //!
 //! ```no_run
-//! use backup_cli::{Deployment, RestoreOptions, config::{Config, Environment}};
+//! use backup_cli::{Deployment, config::{Config, Environment}};
 //! use backup_core::pipeline::Context;
 //!
 //! # async fn example() -> backup_core::Result<()> {
@@ -24,6 +24,7 @@ mod file_source;
 mod foreign;
 mod job;
 mod key_confirmation;
+mod keys;
 mod lock;
 mod reading;
 mod restoring;

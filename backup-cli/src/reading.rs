@@ -28,7 +28,7 @@ impl Deployment {
     /// When nothing can be opened at all. What is wrong with a copy is in its report.
     pub async fn verify(&self, entry: &CatalogEntry, context: &Context) -> Result<Vec<VerifyReport>> {
         let keys = self.keys().await?;
-        let authenticate = keys.authenticate()?;
+        let authenticate = keys.authenticate();
         let mut reports = Vec::new();
         for storage in self.storages(None)? {
             if !entry.copies.iter().any(|copy| copy.storage == storage.name()) {

@@ -1,4 +1,146 @@
-//! Core of marb-backup. (Overview to be written.)
+//! The core of marb-backup: the traits, the pipeline, the manifest, and the verbs on them.
+//!
+//! Whoever reads this page can draw the system; ARCHITECTURE.md holds the crates around it,
+//! docs/format.md the stored documents.
+//!
+//! # The words
+//!
+//! | word | meaning | here |
+//! | --- | --- | --- |
+//! | job | what is backed up, how and where to; its name is a folder | [`BackupPlan::job`] |
+//! | backup | one run of a job: a folder in each storage, named by its id | [`BackupId`] |
+//! | part | one stored object of a backup, `claims.dump.zst.gpg` | [`Part`], [`PartRole`] |
+//! | storage | a place that keeps objects under keys: a folder, a bucket | [`Storage`] |
+//! | manifest | `manifest.json`: a backup exists in a storage if and only if this does | [`Manifest`] |
+//! | contents | what is inside a backup, stored encrypted like the data | [`Contents`] |
+//! | companion | an unencrypted file beside the parts: `RESTORE.md`, `SHA256SUMS` | [`Companion`] |
+//! | proof | the stored record of a verification | [`Proof`] |
+//!
+//! # One direction, and its mirror
+//!
+//! ```text
+//! backup   Source ─> encode ─> encode ─> fan-out ─┬─> Sink (storage a)
+//!          pg_dump    zstd      openpgp           └─> Sink (storage b)
+//!
+//! verify,  Source ─> decode ─> decode ─> fan-out ───> Sink
+//! restore, stored    openpgp    zstd                  an Inspector, pg_restore, stdout
+//! cat      object
+//! ```
+//!
+//! Both are one call of [`pipeline::run`], which carries a [`pipeline::Flow`]. The source and
+//! every sink run as tasks, every transform on a thread of its own, with bounded pipes between
+//! them. Nobody but `run` decides: it waits for all of them, then commits or aborts every sink.
+//!
+//! # Who calls whom
+//!
+//! ```text
+//! backup(BackupPlan)                         the verbs           one file each
+//!   ├─ Catalog::load        does this folder belong to this source?   catalog.rs
+//!   ├─ Storage::sweep       what crashed runs left                    backup/folder.rs
+//!   ├─ Storage::create_new  claim.json: an id of one's own            backup/claim.rs
+//!   ├─ pipeline::run        once per part, then contents.json,        pipeline/
+//!   │                       RESTORE.md, SHA256SUMS, manifest.json.sig
+//!   └─ Storage::create_new  manifest.json, last of all                backup/folder.rs
+//!
+//! Catalog::load(storages) ── list, stat, and read every manifest      catalog.rs
+//! BackupReader ── one copy of one backup ── pipeline::run             read.rs
+//! verify(BackupReader) ── signature, companions, every part to its end   verify.rs
+//! ```
+//!
+//! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::load`] (list, show) and
+//! [`BackupReader`] (contents, single parts). A restore needs a database, so it lives with the
+//! program, on [`BackupReader::flow`].
+//!
+//! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, zstd
+//! and gzip from `backup-compress`, OpenPGP from `backup-crypto`, a folder on disk from
+//! `backup-storage`. They know this crate and not each other; `backup-cli` puts them together.
+//!
+//! # An example
+//!
+//! Bytes go out through a transform into two sinks at once, and one copy comes back.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::sync::Arc;
+//!
+//! use backup_core::pipeline::{self, Context, Flow, Stage};
+//! use backup_core::{Collect, Digest, Error, InMemory, Result, Transform};
+//!
+//! /// Flips every bit. Its own inverse.
+//! struct Invert;
+//!
+//! impl Transform for Invert {
+//!     fn name(&self) -> &str { "invert" }
+//!     fn extension(&self) -> &str { "inv" }
+//!     fn encode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
+//!         let mut block = [0; 4096];
+//!         loop {
+//!             let n = input.read(&mut block).map_err(|e| Error::from_io("invert", e))?;
+//!             if n == 0 { return Ok(()); }
+//!             block[..n].iter_mut().for_each(|byte| *byte = !*byte);
+//!             output.write_all(&block[..n]).map_err(|e| Error::from_io("invert", e))?;
+//!         }
+//!     }
+//!     fn decode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
+//!         self.encode(input, output)
+//!     }
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//!     let context = Context::default();
+//!     let (here, there) = (Collect::default(), Collect::default());
+//!     let greeting = Arc::new(InMemory::new("greeting", "hello"));
+//!     let mut out = Flow::new("greeting", greeting, Arc::new(here.clone()));
+//!     out.sinks.push(Arc::new(there.clone()));
+//!     out.stages = vec![Stage::encode(Arc::new(Invert))];
+//!     let made = pipeline::run(out, &context).await?;
+//!     let stored = here.take().unwrap_or_default();
+//!     assert_eq!(stored, b"hello".map(|byte| !byte));
+//!     assert_eq!(there.take(), Some(stored.clone()));
+//!
+//!     let read = Collect::default();
+//!     let stored = Arc::new(InMemory::new("greeting", stored));
+//!     let mut back = Flow::new("greeting", stored, Arc::new(read.clone()));
+//!     back.stages = vec![Stage::decode(Arc::new(Invert))];
+//!     // Checked before anything is committed.
+//!     back.expected = Some(Digest { bytes: made.read.bytes, sha256: made.read.sha256 });
+//!     pipeline::run(back, &context).await?;
+//!     assert_eq!(read.take(), Some(b"hello".to_vec()));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Writing one of one's own
+//!
+//! The suites in `backup-testkit`'s `conformance` say in code what each must do; run the one for
+//! your trait first.
+//!
+//! - **[`Source`]**: `open` starts reading; [`SourceStream::next_chunk`] gives chunks that are
+//!   never empty. `Ok(None)` is a promise that the data is complete, so a child process is
+//!   waited for inside of it. What was learned on the way is handed over by
+//!   [`SourceStream::findings`].
+//! - **[`Transform`]**: two functions from a `Read` to a `Write`, synchronous, tested on two
+//!   `Vec`s. Read the input to its end; hand on its errors; refuse what is damaged or cut.
+//!   [`Transform::name`] goes into the manifest and finds the inverse again.
+//! - **[`Sink`]**: `begin` gives a [`SinkWriter`]. Nothing of it is visible before `commit`, and
+//!   nothing is left after `abort`. Both take the box, so doing either twice does not compile.
+//! - **[`Storage`]**: a sink that can also be read, listed and cleaned.
+//!   [`Storage::create_new`] must let one of two callers win: ids and manifests rest on it.
+//! - **[`RetentionPolicy`]**: a pure function from backups and a point in time to decisions.
+//!
+//! # Absent on purpose
+//!
+//! - No process, no network, no terminal, no clock in a decision: a plan says when a run
+//!   started, a policy is told what time it is.
+//! - No environment and no user's configuration: values are handed in. Nothing prints; events go
+//!   to a [`pipeline::Progress`], details to `tracing`.
+//! - No local database of backups: [`Catalog`] reads the storages themselves, so a new host
+//!   knows as much as the lost one did.
+//! - No temporary files: a part streams from its source into the storages.
+//! - No retries: a [`Storage`] that wants them has them inside.
+//! - No `unsafe`, and no panic on data: every failure is an [`Error`] that names its stage, its
+//!   cause and the next step.
 
 mod authenticate;
 mod backup;

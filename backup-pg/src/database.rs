@@ -38,6 +38,7 @@ pub struct DatabasePlan {
     /// Makes it, empty: encoding, locale provider and locale are those of the archive.
     pub create: String,
     /// Run after the data is in: owner, comment, grants, settings, limits, security labels.
+    /// Each is one statement, or several that belong together.
     pub properties: Vec<String>,
     /// The role that owns it in the archive; empty where that is not told.
     pub owner: String,
@@ -68,8 +69,13 @@ pub fn plan_database(
     }
     for property in toc.entries.iter().filter(|e| is_database_property(e)) {
         exact(property)?;
-        for statement in statements(&property.defn) {
-            properties.push(rename(statement, &entry.tag, new_name)?);
+        let renamed = statements(&property.defn)
+            .map(|statement| rename(statement, &entry.tag, new_name))
+            .collect::<Result<Vec<String>>>()?;
+        match property.desc.as_str() {
+            // Grants by others than the owner stand between two changes of the session's role.
+            "ACL" => properties.push(renamed.join(";\n")),
+            _ => properties.extend(renamed),
         }
     }
     Ok(DatabasePlan {
@@ -95,6 +101,13 @@ pub fn database_facts(toc: &Toc) -> Option<DatabaseFacts> {
         locale: locale.iter().find_map(|name| option(name)),
         collation_version: option("COLLATION_VERSION"),
     })
+}
+
+/// The tablespace that an archive's database lies in; `None` for the server's default.
+pub(crate) fn database_tablespace(toc: &Toc) -> Option<String> {
+    let options = create_options(toc.of_kind("DATABASE").next()?).ok()?;
+    let (_, token) = options.iter().find(|(option, _)| *option == "TABLESPACE")?;
+    token.name().map(String::from)
 }
 
 /// Entries that belong to the database itself, which pg_restore leaves out without `--create`.
@@ -178,10 +191,9 @@ fn rename(statement: &str, old_name: &str, new_name: &str) -> Result<String> {
         behind_keyword |= token.kind == TokenKind::Word && token.text == "DATABASE";
         out.push_str(token.text);
     }
-    let session = words(statement).first().is_some_and(|first| {
-        // Grants given by others than the owner stand between these two.
-        first.is_keyword("SET") || first.is_keyword("RESET")
-    });
+    let session = words(statement)
+        .first()
+        .is_some_and(|first| first.is_keyword("SET") || first.is_keyword("RESET"));
     if !renamed && !session {
         return Err(Error::failed(STAGE, format!("does not name {old_name:?}: {statement:?}")));
     }

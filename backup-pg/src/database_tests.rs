@@ -49,7 +49,8 @@ fn planned(options: &str, major: u32) -> String {
 
 #[test]
 fn encoding_and_locale_are_kept_and_the_name_is_new() {
-    let options = "TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C.UTF-8'";
+    let options =
+        "TEMPLATE = template0 ENCODING = 'UTF8' LOCALE_PROVIDER = libc LOCALE = 'C.UTF-8'";
     let head = r#"CREATE DATABASE "it's ""new""; --" WITH TEMPLATE = template0 ENCODING = 'UTF8'"#;
     assert_eq!(planned(options, 15), format!("{head} LOCALE_PROVIDER = libc LOCALE = 'C.UTF-8'"));
     assert_eq!(planned(options, 14), format!("{head} LOCALE = 'C.UTF-8'"));
@@ -68,13 +69,19 @@ fn what_newer_versions_spell_is_kept() {
 
 #[test]
 fn versions_of_collations_and_oids_stay_behind() {
-    let sql = planned("TEMPLATE = template0 OID = 16999 ENCODING = 'UTF8' COLLATION_VERSION = '2.36'", 16);
+    let sql = planned(
+        "TEMPLATE = template0 OID = 16999 ENCODING = 'UTF8' COLLATION_VERSION = '2.36'",
+        16,
+    );
     assert!(sql.ends_with("TEMPLATE = template0 ENCODING = 'UTF8'"), "{sql}");
 }
 
 #[test]
 fn tablespaces_are_mapped_kept_or_left_out() {
-    assert!(planned("ENCODING = 'UTF8' TABLESPACE = \"fast ssd\"", 15).ends_with("TABLESPACE = \"other\""));
+    assert!(
+        planned("ENCODING = 'UTF8' TABLESPACE = \"fast ssd\"", 15)
+            .ends_with("TABLESPACE = \"other\"")
+    );
     assert!(planned("ENCODING = 'UTF8' TABLESPACE = slow", 15).ends_with("TABLESPACE = \"slow\""));
     let ignore = TablespaceMap { ignore: true, ..TablespaceMap::default() };
     let plan = plan_database(&create("ENCODING = 'UTF8' TABLESPACE = slow"), NEW, 15, &ignore);
@@ -115,12 +122,14 @@ fn properties_name_the_new_database_and_nothing_else_changes() {
             format!("ALTER DATABASE {new} CONNECTION LIMIT = 17"),
             format!("ALTER DATABASE {new} IS_TEMPLATE = true"),
             format!("ALTER DATABASE {new} SET \"my.DATABASE\" TO 'DATABASE {OLD}', 'x'"),
-            format!("ALTER ROLE \"DATABASE\" IN DATABASE {new} SET search_path TO '', 'DATABASE a'"),
+            format!(
+                "ALTER ROLE \"DATABASE\" IN DATABASE {new} SET search_path TO '', 'DATABASE a'"
+            ),
             format!("SECURITY LABEL FOR dummy ON DATABASE {new} IS 'x'"),
-            format!("REVOKE ALL ON DATABASE {new} FROM PUBLIC"),
-            "SET SESSION AUTHORIZATION bob".to_owned(),
-            format!("GRANT CONNECT ON DATABASE {new} TO \"DATABASE\""),
-            "RESET SESSION AUTHORIZATION".to_owned(),
+            format!(
+                "REVOKE ALL ON DATABASE {new} FROM PUBLIC;\nSET SESSION AUTHORIZATION bob;\n\
+                 GRANT CONNECT ON DATABASE {new} TO \"DATABASE\";\nRESET SESSION AUTHORIZATION"
+            ),
         ]
     );
 }

@@ -14,7 +14,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 
-pub use plan::{GlobalsPlan, plan};
+pub use plan::{GlobalsPlan, plan_globals};
 pub(crate) use read::grantees;
 
 /// The globals of one cluster. Passwords stay inside: `Debug` does not show them.

@@ -12,9 +12,12 @@ mod dump;
 mod globals;
 mod output;
 mod psql;
+mod restore;
 mod roles;
 mod server;
 pub mod sql;
+#[cfg(test)]
+mod test_server;
 #[cfg(unix)]
 pub mod throwaway;
 mod tools;
@@ -26,8 +29,9 @@ pub use archive::{
 pub use connect::Connection;
 pub use database::{DatabasePlan, TablespaceMap, database_facts, plan_database};
 pub use dump::{DumpOptions, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT};
-pub use globals::{Globals, GlobalsPlan, Tablespace, plan};
+pub use globals::{Globals, GlobalsPlan, Tablespace, plan_globals};
 pub use psql::Psql;
+pub use restore::{PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport};
 pub use roles::{GlobalsDump, NO_ROLE_PASSWORDS};
 pub use server::Server;
 pub use tools::{ClientTools, OLDEST_SERVER, ToolSearch, Version};

@@ -63,7 +63,7 @@ impl GlobalsDump {
             .ok_or_else(|| Error::failed(STAGE, "was started without its output"))?;
         Ok(GlobalsStream {
             child,
-            output: Output::new(stdout, STAGE, STALL_TIMEOUT),
+            output: Output::new(stdout, STAGE, STALL_TIMEOUT)?,
             text: Vec::new(),
             passwords: self.passwords,
             findings: Findings::default(),

@@ -243,8 +243,8 @@ pub fn statements(sql: &str) -> impl Iterator<Item = &str> {
     let mut tokens = tokens(sql);
     std::iter::from_fn(move || {
         let mut range: Option<(usize, usize)> = None;
-        loop {
-            let Some(token) = tokens.next() else { break };
+        #[allow(clippy::while_let_on_iterator, reason = "the next statement goes on with them")]
+        while let Some(token) = tokens.next() {
             if token.is_symbol(";") {
                 if range.is_some() {
                     break;

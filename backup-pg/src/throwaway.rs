@@ -47,7 +47,7 @@ const SETTINGS: [(&str, &str); 10] = [
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
     ("shared_buffers", "32MB"),
-    ("max_connections", "40"),
+    ("max_connections", "100"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
     ("logging_collector", "off"),

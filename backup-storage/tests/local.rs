@@ -1,5 +1,6 @@
 //! The local storage against the conformance suites, and against disks that fail.
 #![cfg(feature = "local")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -225,8 +226,15 @@ async fn look_at_closed(folder: &Path) {
     for error in [
         storage.begin("new").await.err().unwrap(),
         storage.delete("open").await.unwrap_err(),
+        storage.begin("closed/x").await.err().unwrap(),
         Local::new("local", folder.join("fresh")).unwrap().begin("a").await.err().unwrap(),
     ] {
         assert_says(&error, ErrorKind::Failed, "permission denied", "chown");
+    }
+    for error in [
+        storage.delete("closed/x").await.unwrap_err(),
+        storage.create_new("closed/x", "x".into()).await.unwrap_err(),
+    ] {
+        assert_says(&error, ErrorKind::Failed, "permission denied", "a user that may");
     }
 }

@@ -142,7 +142,8 @@ fn make_base(folder: &Path) -> Outcome {
     need(&[("mmdebstrap", "mmdebstrap")])?;
     let tar = folder.join("base.tar").to_string_lossy().into_owned();
     let suite = output("sh", &["-c", ". /etc/os-release && echo \"$VERSION_CODENAME\""])?;
-    let include = "--include=libstdc++6,libicu*,zlib1g";
+    let include =
+        "--include=libgssapi-krb5-2,liblz4-1,libssl3,libstdc++6,libxml2,libzstd1,tzdata,zlib1g";
     run_program("mmdebstrap", &["--variant=essential", include, suite.trim(), &tar])?;
     docker(&["import", &tar, "marb-backup-tests/base"])?;
     fs::remove_file(&tar).map_err(|e| e.to_string())

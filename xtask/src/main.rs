@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(rest),
         Some("test") => test::run(rest),
         Some("ci") => ci::run(),
-        Some("bench") => bench::run(rest),
+        Some("bench") => bench::run_comparison(rest),
         Some("soak") => soak::run(rest),
         Some("containers") => containers::run(rest),
         Some("setup") => setup::run(),

@@ -4,5 +4,9 @@ use crate::Outcome;
 
 /// Runs the tests that are marked as soak tests too, with the full number of cases.
 pub fn run(args: &[String]) -> Outcome {
-    crate::test::run_with(&[("MARB_SOAK", "1")], &["--run-ignored", "all"], args)
+    crate::test::run_with(
+        &[("MARB_SOAK", "1")],
+        &["--profile", "soak", "--run-ignored", "all"],
+        args,
+    )
 }

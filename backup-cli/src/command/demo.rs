@@ -80,7 +80,8 @@ impl Demo {
         let connection = server.connection_string("postgres").parse()?;
         let psql = Psql::new(&tools, &connection).with_timeout(LOAD_TIMEOUT);
         psql.execute(&format!("create database {DATABASE} template template0")).await?;
-        psql.with_database(DATABASE).execute(SAMPLE).await?;
+        let sample = format!("set search_path = public;\n{SAMPLE}");
+        psql.with_database(DATABASE).execute(&sample).await?;
         times.push(("load the sample".to_owned(), started.elapsed()));
 
         let demo = Self { folder: folder.to_owned(), server, tools, times };

@@ -81,10 +81,15 @@ impl Blocks {
         self.offset
     }
 
+    /// Whether every block that is promised was there in full.
+    pub fn is_complete(&self) -> bool {
+        self.kept == self.promises.len()
+    }
+
     /// Takes the next bytes. Returns those behind the last block.
     pub fn feed<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8]> {
         while !bytes.is_empty() {
-            if self.kept == self.promises.len() {
+            if self.is_complete() {
                 return Ok(bytes);
             }
             match self.place {

@@ -86,7 +86,10 @@ impl HeadParser {
         let head: [u8; 11] = *fields.peek(11)?.first_chunk().ok_or(Stop::More)?;
         let [magic @ .., major, minor, _, int_bytes, offset_bytes, format] = head;
         if &magic != ARCHIVE_MAGIC {
-            return Err(Stop::Damaged(damaged(0, "does not start with PGDMP, so it is no archive")));
+            return Err(Stop::Damaged(damaged(
+                0,
+                "does not start with PGDMP, so it is no archive",
+            )));
         }
         if major != 1 || !MINOR_VERSIONS.contains(&minor) {
             let error = Error::new(

@@ -143,6 +143,12 @@ impl ArchiveReader {
         }
     }
 
+    /// Whether all the data that the table of contents promises was there: pg_restore reads no
+    /// further.
+    pub fn is_complete(&self) -> bool {
+        matches!(&self.place, Place::Data(data) if data.blocks.is_complete())
+    }
+
     /// Offset of the next byte it wants.
     pub fn offset(&self) -> u64 {
         match &self.place {

@@ -1,6 +1,6 @@
 //! What a whole archive contains, in the words of a backup's contents.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use backup_core::{Inventory, TableContents, TableData};
 
@@ -139,15 +139,4 @@ fn is_partitioned(entry: &TocEntry) -> bool {
         last_word_was_partition = token.is_keyword("PARTITION");
     }
     false
-}
-
-/// The roles that an archive's SQL needs: owners, and those its grants name.
-pub(crate) fn roles_of_grants(toc: &Toc) -> HashSet<String> {
-    let mut roles = HashSet::new();
-    for entry in toc.entries.iter().filter(|e| matches!(e.desc.as_str(), "ACL" | "DEFAULT ACL")) {
-        for statement in crate::sql::statements(&entry.defn) {
-            roles.extend(crate::globals::grantees(statement));
-        }
-    }
-    roles
 }

@@ -270,9 +270,13 @@ fn handmade(minor: u8) -> Vec<u8> {
     out.extend(int(2));
     for (id, desc) in [(7, "TABLE"), (8, "TABLE DATA")] {
         let data = desc == "TABLE DATA";
-        out.extend([int(id), int(data.into()), text("0"), text("0"), text("t"), text(desc)].concat());
+        out.extend(
+            [int(id), int(data.into()), text("0"), text("0"), text("t"), text(desc)].concat(),
+        );
         out.extend([int(2 + i32::from(data)), text("CREATE TABLE s.t ()"), none()].concat());
-        out.extend([if data { text("COPY s.t FROM stdin;\n") } else { none() }, text("s")].concat());
+        out.extend(
+            [if data { text("COPY s.t FROM stdin;\n") } else { none() }, text("s")].concat(),
+        );
         out.extend(text("fast"));
         out.extend(if minor >= 14 { text("heap") } else { Vec::new() });
         out.extend([text("o"), text("false"), text("2"), text("3"), none()].concat());

@@ -73,7 +73,7 @@ impl PgDump {
         let stdout = child
             .take_stdout()
             .ok_or_else(|| Error::failed(STAGE, "was started without its output"))?;
-        let output = Output::new(stdout, STAGE, self.options.stall_timeout);
+        let output = Output::new(stdout, STAGE, self.options.stall_timeout)?;
         Ok(DumpStream {
             child,
             output,

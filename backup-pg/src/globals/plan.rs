@@ -50,7 +50,7 @@ impl fmt::Debug for GlobalsPlan {
 
 /// Plans how a cluster of version `target_major` with the globals `target` gets what it misses
 /// of `backup`. What exists there is never altered.
-pub fn plan(backup: &Globals, target: &Globals, target_major: u32) -> GlobalsPlan {
+pub fn plan_globals(backup: &Globals, target: &Globals, target_major: u32) -> GlobalsPlan {
     let mut plan = GlobalsPlan { tablespaces: backup.tablespaces.clone(), ..Default::default() };
     for (name, role) in &backup.roles {
         match target.roles.get(name) {
@@ -144,13 +144,16 @@ fn add_membership(plan: &mut GlobalsPlan, wanted: &Membership, target: &Globals,
     } else if wanted.options.iter().any(|option| option != "INHERIT TRUE") {
         plan.differences.push(format!("this server can't express all of the membership {wanted}"));
     }
-    let mut sql =
-        format!("GRANT {} TO {}", quote_ident(&wanted.role), quote_ident(&wanted.member));
+    let mut sql = format!("GRANT {} TO {}", quote_ident(&wanted.role), quote_ident(&wanted.member));
     if !options.is_empty() {
         sql.push_str(&format!(" WITH {}", options.join(", ")));
     }
-    // A grantor that is on neither side would make the whole grant fail.
-    let known = |name: &String| target.roles.contains_key(name) || plan.creates.contains(name);
+    // A grantor that is on neither side would make the whole grant fail; so would one from
+    // before PostgreSQL 16 (no options there), which needed no right to grant by then.
+    let checked = major >= MEMBERSHIP_OPTIONS_SINCE && wanted.options.is_empty();
+    let known = |name: &String| {
+        !checked && (target.roles.contains_key(name) || plan.creates.contains(name))
+    };
     if let Some(grantor) = wanted.grantor.as_ref().filter(|name| known(name)) {
         sql.push_str(&format!(" GRANTED BY {}", quote_ident(grantor)));
     }

@@ -43,7 +43,7 @@ const FRESH: &str = "CREATE ROLE postgres;
 ALTER ROLE postgres WITH SUPERUSER INHERIT CREATEROLE CREATEDB LOGIN REPLICATION BYPASSRLS;";
 
 fn planned(target: &str, major: u32) -> GlobalsPlan {
-    plan(&Globals::read(BACKUP).unwrap(), &Globals::read(target).unwrap(), major)
+    plan_globals(&Globals::read(BACKUP).unwrap(), &Globals::read(target).unwrap(), major)
 }
 
 #[test]
@@ -73,11 +73,23 @@ fn an_empty_cluster_gets_everything() {
 fn an_older_server_gets_what_it_can_express() {
     let plan = planned(FRESH, 14);
     let grants: Vec<_> = plan.statements().into_iter().filter(|s| s.contains("GRANT")).collect();
-    assert_eq!(grants[1], "GRANT \"readers\" TO \"alice\" WITH ADMIN OPTION GRANTED BY \"postgres\"");
+    assert_eq!(
+        grants[1],
+        "GRANT \"readers\" TO \"alice\" WITH ADMIN OPTION GRANTED BY \"postgres\""
+    );
     assert_eq!(grants[2], "GRANT \"readers\" TO \"b \"\"o; b\"");
     assert_eq!(grants.len(), 3, "no rights on parameters: {grants:?}");
     let told = plan.differences.join("\n");
     assert!(told.contains("can't express") && told.contains("ON PARAMETER"), "{told}");
+}
+
+#[test]
+fn grantors_from_before_version_16_stay_behind_on_a_newer_server() {
+    let backup = Globals::read("CREATE ROLE a; CREATE ROLE b; GRANT a TO b GRANTED BY postgres;");
+    let target = Globals::read(FRESH).unwrap();
+    let last = |major| plan_globals(backup.as_ref().unwrap(), &target, major).statements().pop();
+    assert_eq!(last(15).unwrap(), "GRANT \"a\" TO \"b\" GRANTED BY \"postgres\"");
+    assert_eq!(last(16).unwrap(), "GRANT \"a\" TO \"b\"");
 }
 
 #[test]
@@ -119,7 +131,10 @@ fn passwords_are_never_shown() {
 #[test]
 fn grants_name_their_roles() {
     let all = |sql: &str| grantees(sql).into_iter().collect::<Vec<_>>().join("|");
-    assert_eq!(all("GRANT SELECT ON TABLE a.\"TO\" TO bob,\"x \"\"y\" WITH GRANT OPTION"), "bob|x \"y");
+    assert_eq!(
+        all("GRANT SELECT ON TABLE a.\"TO\" TO bob,\"x \"\"y\" WITH GRANT OPTION"),
+        "bob|x \"y"
+    );
     assert_eq!(all("REVOKE ALL ON SCHEMA public FROM PUBLIC"), "");
     let defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE a IN SCHEMA s GRANT SELECT ON TABLES TO b";
     assert_eq!(all(defaults), "a|b");

@@ -1,7 +1,7 @@
 //! Against the newest server of this machine: PostgreSQL is a prerequisite of the tests.
 
-use std::fs::Permissions;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 
@@ -19,9 +19,9 @@ fn newest_local() -> PathBuf {
 }
 
 fn fresh_folder() -> PathBuf {
-    let parent = tempfile::tempdir().unwrap().keep();
-    fs::set_permissions(&parent, Permissions::from_mode(0o711)).unwrap();
-    parent.join("server")
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("marb-throwaway-{}-{count}", std::process::id()))
 }
 
 /// What psql says to `sql`, run as root or whoever we are.
@@ -85,6 +85,7 @@ fn tcp_without_a_password_and_a_folder_in_use_are_refused() {
     let error = ThrowawayServer::start(&newest_local(), &folder, &Default::default()).unwrap_err();
     assert_eq!(error.kind(), backup_core::ErrorKind::Refused);
     assert_eq!(fs::read(folder.join("precious")).unwrap(), b"data");
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

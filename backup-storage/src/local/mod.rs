@@ -38,9 +38,7 @@ use place::Place;
 use reader::Reader;
 use writer::Writer;
 
-/// What a stream out of this storage hands on at once, in bytes.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
-
+pub(crate) use backup_core::pipeline::CHUNK_BYTES;
 /// What goes to or comes from the disk in one hop to a blocking thread, in bytes. A writer
 /// and a reader hold at most two such batches each (one in the disk's hands) and one chunk.
 pub(crate) const BATCH_BYTES: usize = 1024 * 1024;

@@ -77,7 +77,7 @@ impl Place {
     fn require_above(&self) -> Result<()> {
         let above = self.above();
         // A link that leads nowhere is a disk that isn't mounted, too.
-        let dangling = fs::symlink_metadata(&self.root).is_ok();
+        let dangling = fs::symlink_metadata(&self.root).is_ok_and(|found| found.is_symlink());
         match fs::metadata(above) {
             Ok(found) if found.is_dir() && !dangling => Ok(()),
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -99,6 +99,11 @@ impl Place {
     pub(super) fn look(&self, key: &str) -> Result<Option<Metadata>> {
         check_key(key)?;
         Ok(self.find(key)?.filter(Metadata::is_file))
+    }
+
+    /// As [`Place::look`], on the way to change something.
+    pub(super) fn look_to_change(&self, key: &str) -> Result<Option<Metadata>> {
+        self.look(key).map_err(unchecked_is_failed)
     }
 
     /// File or folder at `relative`, which is a clean key.
@@ -150,8 +155,10 @@ impl Place {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .and_then(|mut file| {
-                let left = file.metadata()?.len().saturating_sub(range.offset);
-                file.seek(SeekFrom::Start(range.offset.min(i64::MAX.unsigned_abs())))?;
+                let bytes = file.metadata()?.len();
+                // Not past the end: file systems refuse to seek to just anywhere.
+                let start = file.seek(SeekFrom::Start(range.offset.min(bytes)))?;
+                let left = bytes - start;
                 Ok((file, range.length.map_or(left, |wanted| wanted.min(left))))
             });
         match opened {
@@ -198,7 +205,7 @@ impl Place {
     }
 
     fn make_root(&self) -> Result<()> {
-        if self.is_there()? {
+        if self.is_there().map_err(unchecked_is_failed)? {
             return Ok(());
         }
         match private_folder(&self.root) {
@@ -236,7 +243,7 @@ impl Place {
     /// Removes an object, durably, and the folders that it leaves empty.
     pub(super) fn delete(&self, key: &str) -> Result<()> {
         let path = self.root.join(key);
-        if self.look(key)?.is_some() {
+        if self.look_to_change(key)?.is_some() {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(self.cant_write("delete", &path, e));
@@ -283,6 +290,14 @@ impl Place {
         rustix::fs::statvfs(folder)
             .map(|space| space.f_bavail.saturating_mul(space.f_frsize))
             .map_err(|e| self.cant_read("ask for the free space of", folder, e.into()))
+    }
+}
+
+/// "Could not be looked at" is an answer to a reader; to a writer it is a failure.
+fn unchecked_is_failed(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unchecked => error.with_kind(ErrorKind::Failed),
+        _ => error,
     }
 }
 

@@ -25,7 +25,7 @@ impl Place {
 
     /// Stores a small object if there is none of that name.
     pub(super) fn create_new(&self, key: &str, body: &[u8]) -> Result<Creation> {
-        if self.look(key)?.is_some() {
+        if self.look_to_change(key)?.is_some() {
             return Ok(Creation::Taken);
         }
         let draft = self.draft(key)?;

@@ -9,8 +9,8 @@
 //! | --- | --- | --- |
 //! | [`source`] | [`Source`](backup_core::Source) | |
 //! | [`transform`] | [`Transform`](backup_core::Transform) | |
-//! | [`sink`] | [`Sink`](backup_core::Sink) | its objects: a sink can't delete |
-//! | [`storage`] | [`Storage`](backup_core::Storage), runs [`sink`] too | nothing |
+//! | [`sink`] | [`Sink`] | its objects: a sink can't delete |
+//! | [`storage`] | [`Storage`], runs [`sink`] too | nothing |
 //! | [`retention`] | [`RetentionPolicy`](backup_core::RetentionPolicy) | |
 //!
 //! A suite whose trait is synchronous is synchronous too.

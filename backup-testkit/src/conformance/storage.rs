@@ -269,6 +269,8 @@ impl Checks<'_> {
     }
 
     async fn clean_up(&self) -> Result<()> {
+        let future = Timestamp::now() + SignedDuration::from_hours(24);
+        self.storage.sweep(&self.folder, future).await.must("sweep everything")?;
         for object in self.storage.list(&self.folder).await.must("list everything")? {
             self.storage.delete(&object.key).await.must("delete everything")?;
         }

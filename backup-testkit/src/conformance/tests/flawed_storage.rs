@@ -390,5 +390,5 @@ async fn flawed_storages_are_found() {
 async fn the_honest_one_passes_and_leaves_nothing() {
     let memory = Memory::new("memory");
     storage(&memory).await.unwrap();
-    assert_eq!(memory.keys(), [""; 0]);
+    assert_eq!((memory.keys().len(), memory.unfinished()), (0, 0));
 }

@@ -1,0 +1,218 @@
+//! The configured keys: what encrypts, what opens, what signs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Result, Transform};
+use backup_crypto::{Authenticator, OpenPgp, Passphrase, Recipient, SecretKey, Signer};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::Deployment;
+use crate::config::Value;
+
+/// Largest key file, in bytes.
+const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
+
+/// Everything that `[encryption]` names, read.
+pub(crate) struct Keys {
+    passphrase: Option<Passphrase>,
+    passphrase_text: Option<SecretString>,
+    recipients: Vec<Recipient>,
+    secret_keys: Vec<SecretKey>,
+    signing_key: Option<SecretKey>,
+    trusted_signers: Vec<Signer>,
+}
+
+/// What a backup needs of them.
+pub(crate) struct WritingKeys {
+    pub(crate) transform: Arc<dyn Transform>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
+}
+
+impl Deployment {
+    /// Reads the configured keys.
+    pub(crate) async fn keys(&self) -> Result<Keys> {
+        let config = &self.config().encryption;
+        let passphrase_text = self.fetch(config.passphrase.as_ref(), "passphrase").await?;
+        let unlock = self.fetch(config.secret_key_passphrase.as_ref(), "secret key").await?;
+        let unlock = unlock.as_ref().map(passphrase).transpose()?;
+        let signing = read_secret_keys(config.signing_key.as_slice(), unlock.as_ref())?;
+        Ok(Keys {
+            passphrase: passphrase_text.as_ref().map(passphrase).transpose()?,
+            passphrase_text,
+            recipients: read_recipients(&config.recipients)?,
+            secret_keys: read_secret_keys(&config.secret_keys, unlock.as_ref())?,
+            signing_key: signing.into_iter().next(),
+            trusted_signers: read_signers(&config.trusted_signers)?,
+        })
+    }
+
+    async fn fetch(&self, value: Option<&Value>, what: &'static str) -> Result<Option<SecretString>> {
+        match value {
+            Some(value) => value.fetch(what, self.environment()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Keys {
+    /// What encrypts and signs a backup.
+    pub(crate) fn for_writing(&self) -> Result<WritingKeys> {
+        let transform = self.recipients.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_recipient);
+        if !transform.can_encrypt() {
+            return Err(Error::usage("encryption", "there is no key to encrypt with")
+                .next_step("set `passphrase` or `recipients` under [encryption]"));
+        }
+        Ok(WritingKeys {
+            transform: Arc::new(transform),
+            labels: self.labels(),
+            authenticate: match self.authenticator() {
+                Some(known) if known.can_sign() => self.authenticate(),
+                _ => None,
+            },
+        })
+    }
+
+    /// The inverses of all transforms, OpenPGP's with every key there is.
+    pub(crate) fn decoders(&self) -> Decoders {
+        let openpgp = self.secret_keys.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_secret_key);
+        let decoders = Decoders::default().with(Arc::new(openpgp));
+        let codecs = ["zstd", "gzip"].into_iter().filter_map(backup_compress::decoder);
+        codecs.fold(decoders, |decoders, codec| decoders.with(Arc::from(codec)))
+    }
+
+    /// What tells our manifests from forged ones; `None` without any key for it.
+    pub(crate) fn authenticate(&self) -> Option<Arc<dyn Authenticate>> {
+        self.authenticator().map(|known| Arc::new(ManifestAuthenticator(known)) as _)
+    }
+
+    /// A signing key goes before the passphrase: `gpg --verify` can check what it signed.
+    fn authenticator(&self) -> Option<Authenticator> {
+        let authenticator = match (&self.signing_key, &self.passphrase) {
+            (Some(key), Some(passphrase)) => {
+                Authenticator::by_key(key.clone()).trusting_passphrase(passphrase.clone())
+            }
+            (Some(key), None) => Authenticator::by_key(key.clone()),
+            (None, Some(passphrase)) => Authenticator::by_passphrase(passphrase.clone()),
+            (None, None) if self.trusted_signers.is_empty() => return None,
+            (None, None) => Authenticator::new(),
+        };
+        let signers = self.trusted_signers.iter().cloned();
+        Some(signers.fold(authenticator, Authenticator::trusting_signer))
+    }
+
+    fn by_passphrase(&self) -> OpenPgp {
+        self.passphrase.iter().cloned().fold(OpenPgp::new(), OpenPgp::with_passphrase)
+    }
+
+    /// The passphrase alone as a transform.
+    pub(crate) fn passphrase_transform(&self) -> Option<OpenPgp> {
+        self.passphrase.as_ref().map(|_| self.by_passphrase())
+    }
+
+    /// Whether this is the passphrase in use.
+    pub(crate) fn is_passphrase(&self, typed: &SecretString) -> bool {
+        let ours = self.passphrase_text.as_ref();
+        ours.is_some_and(|ours| ours.expose_secret() == typed.expose_secret())
+    }
+
+    /// Who can open what is encrypted, as manifests record it.
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let passphrase = self.passphrase.iter().map(|_| PASSPHRASE_KEY.to_owned());
+        passphrase.chain(self.recipients.iter().map(Recipient::fingerprint)).collect()
+    }
+}
+
+fn passphrase(text: &SecretString) -> Result<Passphrase> {
+    Passphrase::from_file_bytes(text.expose_secret().as_bytes())
+}
+
+fn read_recipients(paths: &[PathBuf]) -> Result<Vec<Recipient>> {
+    let mut recipients = Vec::new();
+    for path in paths {
+        recipients.extend(Recipient::parse(&read_key_file(path)?).map_err(|e| named(path, e))?);
+    }
+    Ok(recipients)
+}
+
+fn read_signers(paths: &[PathBuf]) -> Result<Vec<Signer>> {
+    let mut signers = Vec::new();
+    for path in paths {
+        signers.extend(Signer::parse(&read_key_file(path)?).map_err(|e| named(path, e))?);
+    }
+    Ok(signers)
+}
+
+fn read_secret_keys(paths: &[PathBuf], unlock: Option<&Passphrase>) -> Result<Vec<SecretKey>> {
+    let mut keys = Vec::new();
+    for path in paths {
+        for key in SecretKey::parse(&read_key_file(path)?).map_err(|e| named(path, e))? {
+            keys.push(match unlock {
+                Some(passphrase) => key.unlocked_with(passphrase.clone()),
+                None => key,
+            });
+        }
+    }
+    Ok(keys)
+}
+
+fn read_key_file(path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let unreadable = |e: std::io::Error| {
+        Error::usage("encryption", format!("the key file {} can't be read", path.display()))
+            .next_step("correct its path, or let this user read it")
+            .caused_by(e)
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_KEY_FILE_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn named(path: &Path, error: Error) -> Error {
+    let advice = error.advice().map(str::to_owned);
+    let message = format!("{}: {}", path.display(), error.message());
+    let named = Error::usage("encryption", message).caused_by(error);
+    match advice {
+        Some(advice) => named.next_step(advice),
+        None => named,
+    }
+}
+
+/// `backup-crypto` knows nothing of the trait's use; this is the seam.
+struct ManifestAuthenticator(Authenticator);
+
+impl Authenticate for ManifestAuthenticator {
+    fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>> {
+        self.0.sign(manifest)
+    }
+
+    fn verify(&self, manifest: &[u8], signature: &[u8]) -> Result<()> {
+        self.0.verify(manifest, signature).map(|_| ())
+    }
+}
+
+impl Deployment {
+    /// Reads keys and opens nothing else: what `config check` needs.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration.
+    pub async fn check(&self) -> Result<()> {
+        let keys = self.keys().await?;
+        for (name, job) in &self.config().job {
+            if job.encrypt {
+                keys.for_writing()?;
+            }
+            crate::wiring::compression(&job.compression)?;
+            self.storages(Some(name))?;
+            self.connection(&job.postgres.url, "database").await.map_err(|error| {
+                let advice = error.advice().unwrap_or("correct the job's `postgres.url`").to_owned();
+                Error::new(ErrorKind::Usage, "config", format!("job {name:?}: {}", error.message()))
+                    .next_step(advice)
+                    .caused_by(error)
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! The database a restore goes into: found, made, published or dropped.
+
+use backup_core::{Error, Result};
+
+use super::STAGE;
+use crate::archive::Toc;
+use crate::database::{DatabasePlan, TablespaceMap, plan_database};
+use crate::sql::{quote_ident, quote_literal};
+use crate::{Connection, Psql, Server, ToolSearch};
+
+/// Databases that every cluster has, to connect to while the target does not exist.
+const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
+
+/// What a database of ours is called until its restore is complete.
+const WORKING_PREFIX: &str = "marb_restoring_";
+
+/// What somebody put into a database: nothing of the system, of extensions, or of the schema
+/// `public` itself.
+const CONTENTS: &str = "
+with mine as (
+    select n.oid from pg_catalog.pg_namespace n
+    where n.nspname !~ '^pg_' and n.nspname <> 'information_schema'),
+of_extensions as (
+    select classid, objid from pg_catalog.pg_depend where deptype = 'e')
+select pg_catalog.json_build_object(
+    'tables', (select count(*) from pg_catalog.pg_class c
+        where c.relnamespace in (select oid from mine) and c.relkind in ('r', 'p', 'f', 'm', 'v', 'S')
+          and ('pg_class'::pg_catalog.regclass, c.oid) not in (select * from of_extensions)),
+    'others', (select count(*) from pg_catalog.pg_proc p
+        where p.pronamespace in (select oid from mine)
+          and ('pg_proc'::pg_catalog.regclass, p.oid) not in (select * from of_extensions))
+      + (select count(*) from pg_catalog.pg_type t
+        where t.typnamespace in (select oid from mine) and t.typtype in ('e', 'd', 'r')
+          and ('pg_type'::pg_catalog.regclass, t.oid) not in (select * from of_extensions))
+      + (select count(*) from pg_catalog.pg_namespace n
+        where n.oid in (select oid from mine) and n.nspname <> 'public'
+          and ('pg_namespace'::pg_catalog.regclass, n.oid) not in (select * from of_extensions))
+      + (select count(*) from pg_catalog.pg_largeobject_metadata))";
+
+#[derive(serde::Deserialize)]
+struct Contents {
+    tables: u64,
+    others: u64,
+}
+
+/// The database a restore goes into.
+pub(super) struct Target {
+    /// Reached over another database while the target does not exist.
+    server: Server,
+    /// The name it has in the end.
+    name: String,
+    /// What was made of it so far.
+    made: Made,
+}
+
+enum Made {
+    /// Was there, and was empty.
+    Existing,
+    /// Does not exist yet.
+    Nothing,
+    /// Exists under its working name.
+    Working { name: String, plan: DatabasePlan },
+}
+
+impl Target {
+    /// Finds out whether the database exists and can be restored into.
+    pub async fn find(connection: &Connection, search: &ToolSearch) -> Result<Self> {
+        let Some(name) = connection.database() else {
+            return Err(Error::usage(STAGE, "the connection names no database to restore into")
+                .next_step("add it: postgresql://host/DATABASE"));
+        };
+        let name = name.to_owned();
+        let unreachable = match Server::connect(connection, search).await {
+            Ok(server) => {
+                refuse_contents(&server).await?;
+                return Ok(Self { server, name, made: Made::Existing });
+            }
+            Err(error) => error,
+        };
+        for maintenance in MAINTENANCE {
+            let Ok(server) = Server::connect(&connection.with_database(maintenance), search).await
+            else {
+                continue;
+            };
+            if !exists(&server.psql(), &name).await? {
+                return Ok(Self { server, name, made: Made::Nothing });
+            }
+            break;
+        }
+        Err(unreachable)
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The name it has in the end.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the database was there before.
+    pub fn is_existing(&self) -> bool {
+        matches!(self.made, Made::Existing)
+    }
+
+    /// How the database is reached now.
+    pub fn connection(&self) -> Connection {
+        match &self.made {
+            Made::Working { name, .. } => self.server.connection().with_database(name),
+            Made::Existing | Made::Nothing => self.server.connection().with_database(&self.name),
+        }
+    }
+
+    /// Runs SQL in the database.
+    pub fn psql(&self) -> Psql {
+        Psql::new(self.server.tools(), &self.connection())
+    }
+
+    /// Makes the database, empty, as the archive describes it; one that exists stays as it is.
+    pub async fn prepare(
+        &mut self,
+        toc: &Toc,
+        tablespaces: &TablespaceMap,
+        no_owners: bool,
+    ) -> Result<()> {
+        if self.is_existing() {
+            return Ok(());
+        }
+        let working = working_name();
+        let major = self.server.version().major;
+        let mut plan = plan_database(toc, &working, major, tablespaces)?;
+        if no_owners {
+            plan.properties.retain(|sql| !needs_roles(sql));
+        }
+        self.server.psql().execute(&plan.create).await?;
+        self.made = Made::Working { name: working, plan };
+        Ok(())
+    }
+
+    /// Gives the database its properties and its name: from here on it can be seen. Returns
+    /// what could not be set.
+    pub async fn publish(&mut self) -> Result<Vec<String>> {
+        let Made::Working { name, plan } = &self.made else { return Ok(Vec::new()) };
+        let psql = self.server.psql();
+        let rename =
+            format!("ALTER DATABASE {} RENAME TO {}", quote_ident(name), quote_ident(&self.name));
+        let all = plan.properties.iter().chain([&rename]).cloned().collect::<Vec<_>>();
+        let together = format!("BEGIN;\n{};\nCOMMIT", all.join(";\n"));
+        let mut notes = Vec::new();
+        if let Err(error) = psql.execute(&together).await {
+            tracing::debug!(%error, "database properties one by one");
+            for property in &plan.properties {
+                if let Err(error) = psql.execute(property).await {
+                    notes.push(format!("{property:?} could not be run: {}", error.message()));
+                }
+            }
+            psql.execute(&rename).await?;
+        }
+        self.made = Made::Existing;
+        Ok(notes)
+    }
+
+    /// Drops the database if it is one that [`prepare`](Self::prepare) made.
+    pub async fn drop_made(&mut self) -> Result<()> {
+        let Made::Working { name, .. } = &self.made else { return Ok(()) };
+        let quoted = quote_ident(name);
+        // A template can't be dropped; the archived property may have made it one already.
+        let drop = format!(
+            "ALTER DATABASE {quoted} IS_TEMPLATE false;\nDROP DATABASE {quoted} WITH (FORCE)"
+        );
+        self.server.psql().execute(&drop).await.map_err(|error| {
+            Error::failed(STAGE, format!("the unfinished database {name} could not be dropped"))
+                .next_step(format!("drop it by hand: DROP DATABASE {quoted} WITH (FORCE)"))
+                .caused_by(error)
+        })?;
+        self.made = Made::Nothing;
+        Ok(())
+    }
+}
+
+async fn exists(psql: &Psql, name: &str) -> Result<bool> {
+    let name = quote_literal(name);
+    let sql = format!("select count(*) from pg_catalog.pg_database where datname = {name}");
+    psql.query_json::<u64>(&sql).await.map(|count| count > 0)
+}
+
+async fn refuse_contents(server: &Server) -> Result<()> {
+    let Contents { tables, others } = server.psql().query_json(CONTENTS).await?;
+    if tables + others == 0 {
+        return Ok(());
+    }
+    let what = match (tables, others) {
+        (tables, 0) => format!("{tables} tables, views or sequences"),
+        (0, others) => format!("{others} objects, though no table"),
+        (tables, others) => {
+            format!("{tables} tables, views or sequences and {others} other objects")
+        }
+    };
+    Err(Error::refused(
+        STAGE,
+        format!("the database {} is not empty: it has {what}", server.database()),
+    )
+    .next_step("restore into a database that does not exist yet: it will be made"))
+}
+
+/// Whether a property of a database is about roles, which `no_owners` leaves out.
+fn needs_roles(property: &str) -> bool {
+    ["GRANT ", "REVOKE ", "SET SESSION ", "ALTER ROLE "].iter().any(|s| property.starts_with(s))
+        || property.contains(" OWNER TO ")
+}
+
+/// A name that no other restore has.
+fn working_name() -> String {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    format!("{WORKING_PREFIX}{:x}_{:x}", std::process::id(), now)
+}

@@ -1,0 +1,97 @@
+//! `cargo xtask bench`: our speed beside the stock tools', on one database, in one run.
+//!
+//! Rounds are interleaved (a b c d e, a b c d e, ...), so that a machine whose speed drifts
+//! treats all alike; ratios are medians of the ratios within a round.
+
+mod measure;
+mod subjects;
+
+use std::path::Path;
+
+use backup_testkit::postgres::{PostgresServer, client_tools};
+use measure::{Figures, measure};
+use subjects::{DATABASE, Subject, subjects};
+
+/// Rounds when `--rounds N` doesn't say.
+const ROUNDS: usize = 3;
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == measure::FLAG) {
+        return measure::report_on(&arguments[1..]);
+    }
+    let rounds = match arguments.iter().position(|a| a == "--rounds") {
+        Some(at) => arguments.get(at + 1).ok_or("--rounds wants a number")?.parse()?,
+        None => ROUNDS,
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compare(rounds))
+}
+
+async fn compare(rounds: usize) -> Outcome<()> {
+    eprintln!("starting a server and loading about 1 GB");
+    let server = PostgresServer::start_with(15, &[("max_wal_size", "4GB")]).await?;
+    server.sql("postgres", &format!("create database {DATABASE}")).await?;
+    let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/database.sql");
+    server.load(DATABASE, &sql, &[]).await?;
+    let size = server.sql(DATABASE, "select pg_database_size(current_database())").await?;
+    eprintln!("the database takes {size} bytes");
+
+    let folder = tempfile::tempdir()?;
+    let tools = client_tools(15).ok_or("PostgreSQL's client tools 15 are not here")?;
+    let subjects = subjects(&server, &tools, folder.path())?;
+    let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); subjects.len()];
+    for round in 1..=rounds {
+        for (subject, results) in subjects.iter().zip(&mut figures) {
+            let result = measure(subject, folder.path())?;
+            eprintln!("round {round}/{rounds}  {}  {:.1} s", subject.letter, result.wall);
+            results.push(result);
+        }
+    }
+    print_tables(&subjects, &figures);
+    Ok(())
+}
+
+fn print_tables(subjects: &[Subject], figures: &[Vec<Figures>]) {
+    println!("| | what | wall s | client CPU s | peak MB | output MB |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (subject, runs) in subjects.iter().zip(figures) {
+        let median = |of: fn(&Figures) -> f64| median(runs.iter().map(of).collect());
+        println!(
+            "| {} | {} | {:.1} | {:.1} | {:.0} | {:.0} |",
+            subject.letter,
+            subject.what,
+            median(|f| f.wall),
+            median(|f| f.cpu),
+            median(|f| f.peak_megabytes),
+            median(|f| f.output_megabytes),
+        );
+    }
+    println!("\n| ratio of wall times | median | min | max | wanted |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (name, a, b, wanted) in [
+        ("(c) ours : (b) best stock pipe", 'c', 'b', "at most 1.00"),
+        ("(a) old script : (c) ours", 'a', 'c', "at least 4.00"),
+        ("(d) ours, no encryption : (f) stock pipe without", 'd', 'f', "-"),
+        ("(d) ours, no encryption : (e) floor", 'd', 'e', "at most 1.25"),
+    ] {
+        let of = |letter: char| subjects.iter().position(|subject| subject.letter == letter);
+        let (Some(a), Some(b)) = (of(a), of(b)) else { continue };
+        let pairs = figures[a].iter().zip(&figures[b]);
+        let ratios: Vec<f64> = pairs.map(|(a, b)| a.wall / b.wall).collect();
+        let min = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = ratios.iter().copied().fold(0.0, f64::max);
+        println!("| {name} | {:.2} | {min:.2} | {max:.2} | {wanted} |", median(ratios.clone()));
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}

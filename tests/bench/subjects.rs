@@ -1,0 +1,77 @@
+//! What is compared: the commands, each as an operator would write it.
+
+use std::path::{Path, PathBuf};
+
+use backup_testkit::postgres::PostgresServer;
+
+use crate::Outcome;
+
+/// The database that all of them dump.
+pub const DATABASE: &str = "bench";
+
+/// One command to measure.
+pub struct Subject {
+    /// Its name in the tables.
+    pub letter: char,
+    /// What it is.
+    pub what: &'static str,
+    /// A bash script.
+    pub script: String,
+    /// Environment it needs.
+    pub environment: Vec<(String, String)>,
+    /// What it writes; removed before each run.
+    pub output: PathBuf,
+}
+
+/// The five of the issue, and the stock pipe without encryption.
+pub fn subjects(server: &PostgresServer, tools: &Path, folder: &Path) -> Outcome<Vec<Subject>> {
+    let key = folder.join("key");
+    std::fs::write(&key, "a passphrase for the benchmark\n")?;
+    let home = folder.join("gnupg");
+    std::fs::create_dir(&home)?;
+    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    let program = std::env::var("MARB_BACKUP_PROGRAM")?;
+    let output = folder.join("out");
+
+    let gpg = format!(
+        "gpg --batch --quiet --pinentry-mode loopback --passphrase-file {} --symmetric --cipher-algo AES256",
+        key.display()
+    );
+    let dump = format!("{}/pg_dump -Fc", tools.display());
+    let ours = format!("{program} backup --quiet --url env:BENCH_URL --to file://$OUT");
+    let environment = |name: &str, value: String| (name.to_owned(), value);
+    let environment = vec![
+        environment("PGHOST", server.host().to_owned()),
+        environment("PGPORT", server.port().to_string()),
+        environment("PGUSER", backup_testkit::postgres::SUPERUSER.to_owned()),
+        environment("PGPASSWORD", backup_testkit::postgres::PASSWORD.to_owned()),
+        environment("PGDATABASE", DATABASE.to_owned()),
+        environment("BENCH_URL", server.url(DATABASE)),
+        environment("GNUPGHOME", home.display().to_string()),
+        environment("XDG_STATE_HOME", folder.join("state").display().to_string()),
+        environment("OUT", output.display().to_string()),
+    ];
+    let subject = |letter, what, script: String| Subject {
+        letter,
+        what,
+        script,
+        environment: environment.clone(),
+        output: output.clone(),
+    };
+    Ok(vec![
+        subject(
+            'a',
+            "old script: `pg_dump -Fc > f; gpg --symmetric f; gzip f.gpg`",
+            format!("{dump} > $OUT/f; {gpg} -o $OUT/f.gpg $OUT/f; rm $OUT/f; gzip $OUT/f.gpg"),
+        ),
+        subject(
+            'b',
+            "`pg_dump -Fc -Z0 | zstd -T0 -3 | gpg --symmetric -z 0`",
+            format!("{dump} -Z0 | zstd -q -T0 -3 | {gpg} -z 0 > $OUT/f"),
+        ),
+        subject('c', "marb-backup, zstd:3, OpenPGP", format!("{ours} --passphrase-file {} > /dev/null", key.display())),
+        subject('d', "marb-backup, zstd:3, no encryption", format!("{ours} --no-encryption > /dev/null")),
+        subject('f', "`pg_dump -Fc -Z0 | zstd -T0 -3`", format!("{dump} -Z0 | zstd -q -T0 -3 > $OUT/f")),
+        subject('e', "floor: `pg_dump -Fc -Z0 > /dev/null`", format!("{dump} -Z0 > /dev/null")),
+    ])
+}

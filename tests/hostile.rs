@@ -1,0 +1,101 @@
+//! A hostile database, there and back: nothing may be lost, and nothing invented.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backup_testkit::postgres::{PostgresServer, client_tools};
+
+use crate::support::{Scratch, target_file};
+
+/// A name that a shell, a URL and SQL all treat specially.
+const HOSTILE: &str = "hostile \"db\" 'x' ü";
+
+/// What `pg_dump --create` says of a database, comparable with another dump's.
+fn dump_text(server: &PostgresServer, tools: &Path, database: &str) -> String {
+    text(tools, "pg_dump", &["--create", "--restrict-key=x", "--dbname", &server.url(database)])
+}
+
+fn globals_text(server: &PostgresServer, tools: &Path) -> String {
+    text(tools, "pg_dumpall", &["--globals-only", "--restrict-key=x", "--dbname", &server.url("postgres")])
+}
+
+fn text(tools: &Path, program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(tools.join(program)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Every setting of roles and databases, by name.
+async fn settings(server: &PostgresServer, database: &str) -> String {
+    let sql = "select coalesce(r.rolname, '-'), setconfig from pg_db_role_setting s \
+               left join pg_roles r on r.oid = setrole join pg_database d on d.oid = setdatabase \
+               where datname = current_database() order by 1";
+    server.sql(database, sql).await.unwrap()
+}
+
+fn assert_same(before: &str, after: &str, what: &str) {
+    if before == after {
+        return;
+    }
+    let differing = before.lines().zip(after.lines()).find(|(a, b)| a != b);
+    panic!(
+        "{what} differ: {} lines before, {} after; first difference {differing:#?}",
+        before.lines().count(),
+        after.lines().count()
+    );
+}
+
+fn sql_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/hostile.sql")
+}
+
+/// Backs up on one server, restores on an empty one: everything must be there.
+async fn round_trip(from: u32, to: u32) {
+    let origin = PostgresServer::start(from).await.unwrap();
+    origin.sql("postgres", "create role app login").await.unwrap();
+    let name = HOSTILE.replace('"', "\"\"");
+    origin.sql("postgres", &format!("create database \"{name}\" template template0")).await.unwrap();
+    origin.load(HOSTILE, &sql_file(), &[]).await.unwrap();
+
+    let scratch = Scratch::of(&origin, HOSTILE);
+    scratch.run(&["backup"]).await.expect(0);
+    scratch.run(&["verify", "latest"]).await.expect(0);
+
+    let target = PostgresServer::start(to).await.unwrap();
+    let to_url = target_file(&scratch, &target, HOSTILE);
+    scratch.run(&["restore", "latest", "--to", &to_url]).await.expect(0);
+
+    if from == to {
+        let tools = client_tools(from).or_else(|| client_tools(18)).unwrap();
+        let (before, after) = (dump_text(&origin, &tools, HOSTILE), dump_text(&target, &tools, HOSTILE));
+        assert_same(&before, &after, "the pg_dump texts");
+        assert_same(&globals_text(&origin, &tools), &globals_text(&target, &tools), "the globals");
+    }
+    assert_eq!(settings(&origin, HOSTILE).await, settings(&target, HOSTILE).await);
+}
+
+#[tokio::test]
+async fn a_hostile_database_round_trips_on_14() {
+    round_trip(14, 14).await;
+}
+
+#[tokio::test]
+async fn a_hostile_database_round_trips_on_15() {
+    round_trip(15, 15).await;
+}
+
+/// The client is 17 there: its `SET transaction_timeout` must not fail the restore.
+#[tokio::test]
+async fn a_hostile_database_round_trips_on_16_with_a_newer_client() {
+    round_trip(16, 16).await;
+}
+
+#[tokio::test]
+async fn a_hostile_database_round_trips_on_18() {
+    round_trip(18, 18).await;
+}
+
+#[tokio::test]
+async fn a_hostile_database_moves_to_a_newer_server() {
+    round_trip(14, 17).await;
+}
