@@ -8,15 +8,32 @@ use backup_testkit::postgres::{PostgresServer, client_tools};
 use crate::support::{Scratch, target_file};
 
 /// A name that a shell, a URL and SQL all treat specially.
-const HOSTILE: &str = "hostile \"db\" 'x' ü";
+pub const HOSTILE: &str = "hostile \"db\" 'x' ü";
 
-/// What `pg_dump --create` says of a database, comparable with another dump's.
-fn dump_text(server: &PostgresServer, tools: &Path, database: &str) -> String {
-    text(tools, "pg_dump", &["--create", "--restrict-key=x", "--dbname", &server.url(database)])
+/// What `pg_dump --create` says of a database, comparable with another dump's. Settings of roles
+/// in the database come in the catalog's physical order, which means nothing: they are sorted.
+pub fn dump_text(server: &PostgresServer, tools: &Path, database: &str) -> String {
+    let url = server.url(database);
+    let all = text(tools, "pg_dump", &["--create", "--restrict-key=x", "--dbname", &url]);
+    let mut lines: Vec<&str> = all.lines().collect();
+    for run in lines.chunk_by_mut(|a, b| is_role_setting(a) && is_role_setting(b)) {
+        if is_role_setting(run[0]) {
+            run.sort_unstable();
+        }
+    }
+    lines.join("\n")
 }
 
-fn globals_text(server: &PostgresServer, tools: &Path) -> String {
-    text(tools, "pg_dumpall", &["--globals-only", "--restrict-key=x", "--dbname", &server.url("postgres")])
+fn is_role_setting(line: &str) -> bool {
+    line.starts_with("ALTER ROLE ") && line.contains(" IN DATABASE ")
+}
+
+/// Roles and memberships. The superuser of both servers exists already, and what exists is
+/// never altered, its password least of all.
+pub fn globals_text(server: &PostgresServer, tools: &Path) -> String {
+    let url = server.url("postgres");
+    let all = text(tools, "pg_dumpall", &["--globals-only", "--restrict-key=x", "--dbname", &url]);
+    all.lines().filter(|line| !line.starts_with("ALTER ROLE postgres ")).collect::<Vec<_>>().join("\n")
 }
 
 fn text(tools: &Path, program: &str, arguments: &[&str]) -> String {
@@ -33,7 +50,7 @@ async fn settings(server: &PostgresServer, database: &str) -> String {
     server.sql(database, sql).await.unwrap()
 }
 
-fn assert_same(before: &str, after: &str, what: &str) {
+pub fn assert_same(before: &str, after: &str, what: &str) {
     if before == after {
         return;
     }
@@ -45,17 +62,14 @@ fn assert_same(before: &str, after: &str, what: &str) {
     );
 }
 
-fn sql_file() -> PathBuf {
+pub fn sql_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("sql/hostile.sql")
 }
 
 /// Backs up on one server, restores on an empty one: everything must be there.
 async fn round_trip(from: u32, to: u32) {
     let origin = PostgresServer::start(from).await.unwrap();
-    origin.sql("postgres", "create role app login").await.unwrap();
-    let name = HOSTILE.replace('"', "\"\"");
-    origin.sql("postgres", &format!("create database \"{name}\" template template0")).await.unwrap();
-    origin.load(HOSTILE, &sql_file(), &[]).await.unwrap();
+    origin.load("postgres", &sql_file(), &[&format!("db={HOSTILE}")]).await.unwrap();
 
     let scratch = Scratch::of(&origin, HOSTILE);
     scratch.run(&["backup"]).await.expect(0);
@@ -97,5 +111,5 @@ async fn a_hostile_database_round_trips_on_18() {
 
 #[tokio::test]
 async fn a_hostile_database_moves_to_a_newer_server() {
-    round_trip(14, 17).await;
+    round_trip(14, 16).await;
 }

@@ -41,10 +41,14 @@ pub struct CatalogEntry {
 }
 
 /// A backup in one storage.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredCopy {
     /// The storage's name.
     pub storage: String,
+    /// The manifest as this storage has it. Copies that differ are a problem of the catalog.
+    pub manifest: Manifest,
+    /// Its bytes.
+    pub manifest_json: Vec<u8>,
     /// Parts that are not there, or not with their recorded size.
     pub damaged_parts: Vec<String>,
     /// File names of proofs that lie beside it.
@@ -75,7 +79,7 @@ impl Catalog {
                     reachable.push(storage.name().to_owned());
                     problems.extend(unreadable);
                     for entry in entries {
-                        merge(&mut merged, entry);
+                        problems.extend(merge(&mut merged, entry));
                     }
                 }
                 Err(error) => problems.push(Problem { storage: storage.name().to_owned(), error }),
@@ -127,14 +131,27 @@ impl Catalog {
     }
 }
 
-fn merge(merged: &mut BTreeMap<(BackupId, String), CatalogEntry>, entry: CatalogEntry) {
+/// Adds a storage's copy to what the others have. Their manifests must be the same; which of
+/// them is damaged, `verify` tells.
+fn merge(
+    merged: &mut BTreeMap<(BackupId, String), CatalogEntry>,
+    entry: CatalogEntry,
+) -> Option<Problem> {
     let key = (entry.id, entry.manifest.job.clone());
-    match merged.get_mut(&key) {
-        Some(known) => known.copies.extend(entry.copies),
-        None => {
-            merged.insert(key, entry);
-        }
+    let Some(known) = merged.get_mut(&key) else {
+        merged.insert(key, entry);
+        return None;
+    };
+    let storage = entry.copies.first()?.storage.clone();
+    let first = known.copies.first()?.storage.clone();
+    known.copies.extend(entry.copies);
+    if known.manifest_json == entry.manifest_json {
+        return None;
     }
+    let message = format!("that of {} is not the one in storage {first}", known.id);
+    let error = Error::damaged("manifest", message)
+        .next_step("verify the backup: it tells which of the two was altered");
+    Some(Problem { storage, error })
 }
 
 type Read = (Vec<CatalogEntry>, Vec<Problem>);
@@ -158,7 +175,7 @@ async fn read_storage(storage: &Arc<dyn Storage>, job: Option<&str>) -> Result<R
         match read_manifest(storage, id, job).await {
             Ok((manifest, manifest_json)) => entries.push(CatalogEntry {
                 id,
-                copies: vec![copy_in(storage.name(), &manifest, &files)],
+                copies: vec![copy_in(storage.name(), &manifest, &manifest_json, &files)],
                 manifest,
                 manifest_json,
                 missing_in: Vec::new(),
@@ -176,19 +193,30 @@ async fn read_manifest(
 ) -> Result<(Manifest, Vec<u8>)> {
     let key = format!("{}/{}", id.folder(job), layout::MANIFEST);
     let json = read_small(&StoredObject::unchecked(Arc::clone(storage), key.clone())).await?;
-    let manifest = Manifest::from_json(&json)?;
+    let manifest = Manifest::from_json(&json).map_err(|error| match error.kind() {
+        // A bad name is a wrong usage only where somebody typed it.
+        ErrorKind::Usage => error.with_kind(ErrorKind::Damaged),
+        _ => error,
+    })?;
     if manifest.id != id.to_string() || manifest.job != job {
         return Err(Error::damaged("manifest", format!("{key} belongs to another backup")));
     }
     Ok((manifest, json))
 }
 
-fn copy_in(storage: &str, manifest: &Manifest, files: &BTreeMap<&str, &ObjectInfo>) -> StoredCopy {
+fn copy_in(
+    storage: &str,
+    manifest: &Manifest,
+    manifest_json: &[u8],
+    files: &BTreeMap<&str, &ObjectInfo>,
+) -> StoredCopy {
     let whole = |file: &str, bytes: u64| files.get(file).is_some_and(|found| found.bytes == bytes);
     let damaged = manifest.parts.iter().filter(|part| !whole(&part.file, part.bytes));
     let proofs = files.keys().filter_map(|name| name.strip_prefix("proofs/"));
     StoredCopy {
         storage: storage.to_owned(),
+        manifest: manifest.clone(),
+        manifest_json: manifest_json.to_vec(),
         damaged_parts: damaged.map(|part| part.file.clone()).collect(),
         proofs: proofs.map(str::to_owned).collect(),
     }

@@ -13,7 +13,7 @@
 //! | storage | a place that keeps objects under keys: a folder, a bucket | [`Storage`] |
 //! | manifest | `manifest.json`: a backup exists in a storage if and only if this does | [`Manifest`] |
 //! | contents | what is inside a backup, stored encrypted like the data | [`Contents`] |
-//! | companion | an unencrypted file beside the parts: `RESTORE.md`, `SHA256SUMS` | [`Companion`] |
+//! | companion | an unencrypted file beside the parts, `RESTORE.md` | [`Companion`] |
 //! | proof | the stored record of a verification | [`Proof`] |
 //!
 //! # One direction, and its mirror
@@ -34,22 +34,22 @@
 //! # Who calls whom
 //!
 //! ```text
-//! backup(BackupPlan)                         the verbs           one file each
+//! backup(BackupPlan)                                                  backup/mod.rs
 //!   ├─ Catalog::load        does this folder belong to this source?   catalog.rs
 //!   ├─ Storage::sweep       what crashed runs left                    backup/folder.rs
 //!   ├─ Storage::create_new  claim.json: an id of one's own            backup/claim.rs
 //!   ├─ pipeline::run        once per part, then contents.json,        pipeline/
-//!   │                       RESTORE.md, SHA256SUMS, manifest.json.sig
+//!   │                       RESTORE.md, manifest.json.sig, SHA256SUMS
 //!   └─ Storage::create_new  manifest.json, last of all                backup/folder.rs
 //!
-//! Catalog::load(storages) ── list, stat, and read every manifest      catalog.rs
+//! Catalog::load(storages) ── list, then read every manifest           catalog.rs
 //! BackupReader ── one copy of one backup ── pipeline::run             read.rs
-//! verify(BackupReader) ── signature, companions, every part to its end   verify.rs
+//! verify(BackupReader) ── signature, companions, every part to its end  verify.rs
 //! ```
 //!
 //! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::load`] (list, show) and
-//! [`BackupReader`] (contents, single parts). A restore needs a database, so it lives with the
-//! program, on [`BackupReader::flow`].
+//! [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
+//! `backup-cli`, on [`BackupReader::flow`].
 //!
 //! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, zstd
 //! and gzip from `backup-compress`, OpenPGP from `backup-crypto`, a folder on disk from

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::layout::{RESTORE_NOTE, SIGNATURE};
+use crate::backup::checksum_list;
+use crate::layout::{MANIFEST, RESTORE_NOTE, SHA256SUMS, SIGNATURE};
 use crate::pipeline::{self, Context, Flow, Stage};
 use crate::{
-    Authenticate, CatalogEntry, Collect, Contents, Digest, Error, ErrorKind, Manifest, Part,
+    Authenticate, CatalogEntry, Collect, Contents, Digest, Discard, Error, ErrorKind, Manifest, Part,
     PartRole, Result, Sink, Storage, StoredObject, Transform, read_small,
 };
 
@@ -68,12 +69,17 @@ pub struct BackupReader {
 }
 
 impl BackupReader {
-    /// Reads the copy of `entry` in `storage`.
+    /// Reads the copy of `entry` in `storage`, by the manifest that lies there.
     pub fn new(entry: &CatalogEntry, storage: Arc<dyn Storage>, decoders: Decoders) -> Self {
+        let copy = entry.copies.iter().find(|copy| copy.storage == storage.name());
+        let (manifest, json) = match copy {
+            Some(copy) => (&copy.manifest, &copy.manifest_json),
+            None => (&entry.manifest, &entry.manifest_json),
+        };
         Self {
             folder: entry.folder(),
-            manifest: entry.manifest.clone(),
-            manifest_json: entry.manifest_json.clone(),
+            manifest: manifest.clone(),
+            manifest_json: json.clone(),
             storage,
             decoders,
         }
@@ -136,8 +142,7 @@ impl BackupReader {
             )
             .next_step("configure the passphrase or the signer's public key under [encryption]"));
         };
-        let source = StoredObject::unchecked(Arc::clone(&self.storage), self.key(SIGNATURE));
-        let signature = read_small(&source).await.map_err(|error| match error.kind() {
+        let signature = read_small(&self.object(SIGNATURE)).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::refused("manifest", "the backup is not signed")
                 .caused_by(error)
                 .next_step(
@@ -148,10 +153,11 @@ impl BackupReader {
         authenticate.verify(&self.manifest_json, &signature)
     }
 
-    /// Checks an unencrypted companion against its digest in the manifest.
+    /// Checks the unencrypted companions against their digests in the manifest, and the
+    /// manifest against `SHA256SUMS`.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] when it is not the one that was written.
+    /// [`ErrorKind::Damaged`] when one of them is not as it was written.
     pub async fn check_companions(&self) -> Result<()> {
         for companion in &self.manifest.companions {
             let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
@@ -159,7 +165,47 @@ impl BackupReader {
             read_small(&StoredObject::checked(storage, self.key(&companion.file), expected)).await?;
         }
         let has_note = self.manifest.companions.iter().any(|c| c.file == RESTORE_NOTE);
-        if has_note { Ok(()) } else { Err(Error::damaged("manifest", "names no RESTORE.md")) }
+        if !has_note {
+            return Err(Error::damaged("manifest", "names no RESTORE.md"));
+        }
+        self.check_checksum_list().await
+    }
+
+    /// Without a signature nothing else would show a changed byte in the manifest itself.
+    async fn check_checksum_list(&self) -> Result<()> {
+        let signature = match read_small(&self.object(SIGNATURE)).await {
+            Ok(signature) => Some(signature),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let expected = checksum_list(&self.manifest, &self.manifest_json, signature.as_deref());
+        let expected = Digest::of(&expected);
+        let (storage, key) = (Arc::clone(&self.storage), self.key(SHA256SUMS));
+        let list = StoredObject::checked(storage, key, expected);
+        read_small(&list).await.map(drop).map_err(|error| match error.kind() {
+            ErrorKind::Damaged => Error::damaged(
+                "manifest",
+                format!("SHA256SUMS does not fit {MANIFEST} and {SIGNATURE}: one of them was altered"),
+            )
+            .caused_by(error)
+            .next_step("restore from another storage's copy or an older backup"),
+            _ => error,
+        })
+    }
+
+    fn object(&self, file: &str) -> StoredObject {
+        StoredObject::unchecked(Arc::clone(&self.storage), self.key(file))
+    }
+
+    /// Reads a part's stored bytes, without decoding them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Damaged`] when they are not those that were written.
+    pub async fn check_stored(&self, part: &Part, context: &Context) -> Result<()> {
+        let storage = Arc::clone(&self.storage);
+        let object = StoredObject::checked(storage, self.key(&part.file), part.digest());
+        let flow = Flow::new(part.name.clone(), Arc::new(object), Arc::new(Discard));
+        pipeline::run(flow, context).await.map(drop)
     }
 
     /// A flow that decodes a part into `sink`. It commits only when the stored bytes have the

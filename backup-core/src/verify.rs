@@ -93,11 +93,15 @@ pub async fn verify(
     context: &Context,
 ) -> VerifyReport {
     let mut checks = Vec::new();
-    let mut note = |what: &str, result| checks.push(Check { what: what.to_owned(), result });
+    let mut note = |what: &str, result: Result<u64>| {
+        checks.push(Check { what: what.to_owned(), result: result.map_err(could_not_check) });
+    };
+    let stop = &context.cancel;
 
-    note("signature", reader.authenticate(authenticate).await.map(|()| 0));
-    note("companions", reader.check_companions().await.map(|()| 0));
-    let contents = reader.contents(context).await;
+    note("signature", stop.guard(reader.authenticate(authenticate)).await.map(|()| 0));
+    note("companions", stop.guard(reader.check_companions()).await.map(|()| 0));
+    let contents_part = reader.manifest().part(PartRole::Contents);
+    let contents = or_damage(reader, contents_part, reader.contents(context).await, context).await;
     let known = contents.as_ref().ok().cloned();
     for part in &reader.manifest().parts {
         if context.cancel.is_cancelled() {
@@ -105,12 +109,38 @@ pub async fn verify(
             break;
         }
         if part.role != PartRole::Contents {
-            note(&part.file, check_part(reader, part, known.as_ref(), inspectors, context).await);
+            let result = check_part(reader, part, known.as_ref(), inspectors, context).await;
+            note(&part.file, or_damage(reader, Some(part), result, context).await);
         }
     }
-    let contents_file = reader.manifest().part(PartRole::Contents).map(|part| part.file.clone());
-    note(contents_file.as_deref().unwrap_or("contents"), contents.map(|_| 0));
+    note(contents_part.map_or("contents", |part| &part.file), contents.map(|_| 0));
     VerifyReport { storage: reader.storage().name().to_owned(), checks }
+}
+
+/// Whatever kept a check from its end, nothing is known then.
+fn could_not_check(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged | ErrorKind::Refused | ErrorKind::Interrupted => error,
+        _ => error.with_kind(ErrorKind::Unchecked),
+    }
+}
+
+/// What can't be decoded here (no key, say) can still be compared with its stored digest:
+/// damage is told as damage.
+async fn or_damage<T>(
+    reader: &BackupReader,
+    part: Option<&Part>,
+    decoded: Result<T>,
+    context: &Context,
+) -> Result<T> {
+    let (Err(error), Some(part)) = (&decoded, part) else { return decoded };
+    if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Interrupted) {
+        return decoded;
+    }
+    match reader.check_stored(part, context).await {
+        Err(damage) if damage.kind() == ErrorKind::Damaged => Err(damage),
+        _ => decoded,
+    }
 }
 
 async fn check_part(

@@ -49,11 +49,23 @@ const CHUNK_BYTES: u32 = 1024 * 1024;
 /// assert_eq!(opened, b"a backup");
 /// # Ok::<(), backup_core::Error>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct OpenPgp {
     passphrases: Vec<Passphrase>,
     recipients: Vec<Recipient>,
     keyring: Keyring,
+    s2k_count: u8,
+}
+
+impl Default for OpenPgp {
+    fn default() -> Self {
+        Self {
+            passphrases: Vec::new(),
+            recipients: Vec::new(),
+            keyring: Keyring::default(),
+            s2k_count: S2K_COUNT,
+        }
+    }
 }
 
 impl OpenPgp {
@@ -100,6 +112,13 @@ impl OpenPgp {
         &self.recipients
     }
 
+    /// With a passphrase that is cheap to guess, for sweeps that open a message a thousand times.
+    #[cfg(test)]
+    pub(crate) fn cheap(mut self) -> Self {
+        self.s2k_count = 0;
+        self
+    }
+
     fn seal(&self, input: impl Read, output: impl Write) -> pgp::errors::Result<()> {
         let mut builder =
             MessageBuilder::from_reader("", input).seipd_v1(OsRng, SymmetricKeyAlgorithm::AES256);
@@ -108,7 +127,7 @@ impl OpenPgp {
             seal_to(&mut builder, recipient)?;
         }
         for passphrase in &self.passphrases {
-            let to_key = StringToKey::new_iterated(OsRng, HashAlgorithm::Sha256, S2K_COUNT);
+            let to_key = StringToKey::new_iterated(OsRng, HashAlgorithm::Sha256, self.s2k_count);
             builder.encrypt_with_password(to_key, &passphrase.as_password())?;
         }
         builder.to_writer(OsRng, output)

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -68,7 +68,11 @@ impl ClientCommand {
                 .caused_by(e)
                 .next_step("check that the folder for temporary files exists and has space")
         };
-        let folder = tempfile::Builder::new().prefix("marb-backup-").tempdir().map_err(failed)?;
+        let folder = tempfile::Builder::new()
+            .prefix("marb-backup-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(failed)?;
         let path = folder.path().join("pg_service.conf");
         let mut file = fs::OpenOptions::new()
             .write(true)

@@ -161,3 +161,6 @@ async fn converse(child: &mut ClientChild, script: &str) -> Result<Vec<u8>> {
     read.map_err(|e| Error::failed(STAGE, "the answer can't be read").caused_by(e))?;
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,71 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_server::{TestServer, search};
+    use backup_core::ErrorKind;
+
+    #[tokio::test]
+    async fn a_server_tells_who_it_is_and_what_one_may() {
+        let server = TestServer::start();
+        let sql = "create table public.t as select generate_series(1, 100000) i;
+            create role plain login password 'plain-password'; revoke all on function pg_control_system() from public";
+        server.execute("postgres", sql).await;
+
+        let admin = server.facts(&server.connection("postgres")).await;
+        assert_eq!(admin.version_number() / 10_000, admin.tools().version().major);
+        assert_eq!(
+            (admin.database(), admin.user(), admin.encoding()),
+            ("postgres", "postgres", "UTF8")
+        );
+        assert!(admin.is_superuser() && admin.reads_role_passwords() && !admin.is_standby());
+        assert_eq!(admin.name(), format!("127.0.0.1:{}", server.server.port()));
+        let estimate = admin.estimate_bytes().await.unwrap();
+        assert!((3_000_000..6_000_000).contains(&estimate), "{estimate}");
+        let identity = admin.identity();
+        assert!(identity.system_identifier.as_ref().unwrap().parse::<u64>().unwrap() > 1 << 60);
+        assert!(admin.versions().server.starts_with(&admin.version().major.to_string()));
+
+        let plain = server.connection_as("plain", "plain-password", "postgres");
+        let plain = server.facts(&plain).await;
+        assert!(!plain.is_superuser() && !plain.reads_role_passwords());
+        assert_eq!(plain.system_identifier(), None);
+        assert!(plain.estimate_bytes().await.is_some());
+
+        // Without a database and a host, libpq finds both; the facts say which they are.
+        let socket = server.server.socket_folder().display().to_string();
+        let wanted =
+            [("host", ""), ("user", "postgres"), ("password", crate::test_server::PASSWORD)];
+        let given = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let connection = Connection::from_parameters(given).unwrap();
+        let connection = connection.or_parameter("host", &socket).unwrap();
+        let connection =
+            connection.or_parameter("port", &server.server.port().to_string()).unwrap();
+        assert_eq!(connection.database(), None);
+        assert_eq!(server.facts(&connection).await.database(), "postgres");
+    }
+
+    #[tokio::test]
+    async fn a_server_newer_than_the_tools_is_refused() {
+        let server = TestServer::start();
+        let connection = server.connection("postgres");
+        let facts = server.facts(&connection).await;
+        // The same tools, but their pg_dump says that it is an older one.
+        let folder = tempfile::tempdir().unwrap();
+        for program in ["pg_dumpall", "pg_restore", "psql"] {
+            let real = facts.tools().folder().join(program);
+            std::os::unix::fs::symlink(real, folder.path().join(program)).unwrap();
+        }
+        let old = folder.path().join("pg_dump");
+        std::fs::write(&old, "#!/bin/sh\necho 'pg_dump (PostgreSQL) 12.1'\n").unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let search = ToolSearch { configured: Some(folder.path().into()), ..search() };
+        let refused = Server::connect(&connection, &search).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Refused);
+        assert!(refused.message().contains("newest client tools here are 12.1"), "{refused}");
+    }
+}

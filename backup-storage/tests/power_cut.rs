@@ -1,7 +1,7 @@
 //! What survives a power cut: the order in which bytes and names reach the disk, read from the
 //! system calls that the storage really makes.
 #![cfg(all(feature = "local", target_os = "linux"))]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::path::Path;
 use std::process::Command;

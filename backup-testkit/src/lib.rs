@@ -6,6 +6,7 @@
 //!   [`FaultyTransform`], [`FaultySink`], [`FaultyStorage`], [`CountedStorage`].
 //! - [`Memory`], a real storage in memory; [`random`], [`text`], [`Generated`] and [`Given`],
 //!   data that is the same for the same seed.
+//! - [`postgres`]: real PostgreSQL servers of every supported version, in containers or here.
 //!
 //! Absent on purpose: mocks. What is here keeps the promises of the traits, or breaks exactly
 //! the one that it was asked to break.

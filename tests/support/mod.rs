@@ -1,12 +1,17 @@
 //! The program as a user runs it, in a folder of its own.
 
+mod processes;
+
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use backup_testkit::postgres::PostgresServer;
+use backup_testkit::postgres::{PostgresServer, client_tools};
 use serde_json::Value;
 use tokio::process::{Child, Command};
+
+pub use processes::{arguments_of, process_ids};
 
 /// Longest time one call of the program may take in a test.
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);
@@ -39,10 +44,17 @@ pub fn cases(few: usize, many: usize) -> usize {
     if std::env::var_os("MARB_SOAK").is_some() { many } else { few }
 }
 
+/// `PATH` with client tools of every version that the tests have, for servers of any version.
+fn path_with_all_tools() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let tools = [17, 18].into_iter().filter_map(client_tools);
+    std::env::join_paths(tools.chain(std::env::split_paths(&path))).unwrap()
+}
+
 /// How a call of the program ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// Exit code; -1 when a signal ended it.
+    /// Exit code as a shell gives it: 128 and the number of the signal that ended it.
     pub code: i32,
     /// What it printed.
     pub stdout: String,
@@ -62,6 +74,24 @@ impl Finished {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
     }
+
+    /// Asserts that stderr names the stage, this cause and a next step.
+    #[track_caller]
+    pub fn explains(self, stage: &str, cause: &str) -> Self {
+        let named = format!("error: {stage}: ");
+        assert!(self.stderr.lines().any(|line| line.starts_with(&named)), "no {named:?}: {self:#?}");
+        assert!(self.stderr.contains(cause), "no {cause:?}: {self:#?}");
+        let advises = |line: &str| line.strip_prefix("  next:  ").is_some_and(|l| !l.is_empty());
+        assert!(self.stderr.lines().any(advises), "no next step: {self:#?}");
+        self
+    }
+}
+
+/// What a storage holds: the backups it lists, and all its files.
+#[derive(Debug, PartialEq)]
+pub struct Holdings {
+    pub listed: Vec<String>,
+    pub files: Vec<PathBuf>,
 }
 
 /// A folder with a config, a passphrase, a storage and state.
@@ -131,6 +161,7 @@ impl Scratch {
             .env("TEST_DATABASE_URL", url.trim_end())
             .env_remove("MARB_BACKUP_CONFIG")
             .env("HOME", self.folder.path())
+            .env("PATH", path_with_all_tools())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .kill_on_drop(true);
@@ -161,6 +192,19 @@ impl Scratch {
         self.path("backups").join("database").join(&id[..4]).join(&id[4..6]).join(id)
     }
 
+    /// What the storage holds now.
+    pub async fn holdings(&self) -> Holdings {
+        Holdings { listed: self.listed().await, files: self.stored_files() }
+    }
+
+    /// Asserts that a run works now, and that its backup is whole.
+    pub async fn assert_next_run_works(&self) {
+        let before = self.listed().await.len();
+        self.run(&["backup"]).await.expect(0);
+        assert_eq!(self.listed().await.len(), before + 1);
+        self.run(&["verify", "latest"]).await.expect(0);
+    }
+
     /// Every file below the storage.
     pub fn stored_files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
@@ -180,13 +224,55 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// Runs a command to its end.
 pub async fn finish(mut command: Command) -> Finished {
-    let output = tokio::time::timeout(CALL_TIMEOUT, command.output()).await;
+    ended(command.output()).await
+}
+
+/// Waits for the end of a started program.
+pub async fn finish_started(child: Child) -> Finished {
+    ended(child.wait_with_output()).await
+}
+
+async fn ended(output: impl Future<Output = std::io::Result<Output>>) -> Finished {
+    let output = tokio::time::timeout(CALL_TIMEOUT, output).await;
     let output = output.expect("the program hangs").unwrap();
+    let signal = output.status.signal();
     Finished {
-        code: output.status.code().unwrap_or(-1),
+        code: output.status.code().or(signal.map(|n| 128 + n)).unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// The database of [`claims_server`].
+pub const CLAIMS: &str = "claims";
+
+/// A server with the database [`CLAIMS`]: `rows` claims of 1 kB each, some payers, and what a
+/// restore makes last (keys, an index).
+pub async fn claims_server(major: u32, rows: u32) -> PostgresServer {
+    let server = PostgresServer::start(major).await.unwrap();
+    server.sql("postgres", &format!("CREATE DATABASE {CLAIMS}")).await.unwrap();
+    server.sql(CLAIMS, &claims_sql(rows)).await.unwrap();
+    server
+}
+
+/// Some 130 bytes of every row don't compress.
+fn claims_sql(rows: u32) -> String {
+    format!(
+        "CREATE TABLE payers (id int PRIMARY KEY, name text NOT NULL);
+         INSERT INTO payers SELECT n, 'payer ' || n FROM generate_series(0, 9) n;
+         CREATE TABLE claims (id int PRIMARY KEY, payer int NOT NULL REFERENCES payers, note text);
+         INSERT INTO claims SELECT n, n % 10, repeat(md5(n::text) || md5((n + 0.5)::text)
+             || md5((n + 0.25)::text) || md5((n + 0.75)::text), 8) FROM generate_series(1, {rows}) n;
+         CREATE INDEX ON claims (payer, id)"
+    )
+}
+
+/// What tells one content of [`CLAIMS`] from any other.
+pub async fn claims_digest(server: &PostgresServer, database: &str) -> String {
+    let sql = "SELECT count(*), sum(hashtext(c::text)::bigint), (SELECT count(*) FROM payers),
+               (SELECT count(*) FROM pg_constraint WHERE conrelid = 'claims'::regclass AND contype <> 'n')
+               FROM claims c";
+    server.sql(database, sql).await.unwrap()
 }
 
 /// The URL of another database on the same server, for `--to`.

@@ -2,11 +2,13 @@
 
 use crate::Outcome;
 
-/// Runs the tests that are marked as soak tests too, with the full number of cases.
+/// Cases of each kind, where `MARB_SOAK` does not say otherwise.
+const CASES: &str = "1000";
+
+/// Runs every test, those marked as soak tests too, with the full number of cases.
 pub fn run(args: &[String]) -> Outcome {
-    crate::test::run_with(
-        &[("MARB_SOAK", "1")],
-        &["--profile", "soak", "--run-ignored", "all"],
-        args,
-    )
+    let cases = std::env::var("MARB_SOAK").unwrap_or_else(|_| CASES.into());
+    println!("Cases of each kind: {cases} (MARB_SOAK=...)");
+    let nextest = ["--profile", "soak", "--run-ignored", "all"];
+    crate::test::run_with(&[("MARB_SOAK", &cases)], &nextest, args)
 }

@@ -58,7 +58,7 @@ impl Demo {
         let mut demo = Self::prepare(folder).await?;
         demo.verb(&["backup"]).await?;
         demo.verb(&["list"]).await?;
-        demo.verb(&["show", "latest"]).await?;
+        demo.verb(&["show", "latest", "--contents"]).await?;
         demo.verb(&["verify", "latest"]).await?;
         let target = demo.server.connection_string(RESTORED);
         demo.verb(&["restore", "latest", "--to", &target]).await?;

@@ -1,21 +1,44 @@
 //! An id of one's own: a claim object, created only where there is none, reserves it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::BackupPlan;
 use crate::layout::{self, BackupId, MAX_SAME_SECOND};
-use crate::pipeline::Context;
-use crate::{Creation, Error, ErrorKind, Result};
+use crate::pipeline::{Context, within};
+use crate::{Creation, Error, ErrorKind, Result, Storage};
+
+/// An id, and the storages in which its folder is ours.
+pub(super) struct Claim<'a> {
+    plan: &'a BackupPlan,
+    pub(super) id: BackupId,
+    pub(super) held: Vec<Arc<dyn Storage>>,
+    /// Storages that did not answer. They are out of this run: without a claim, the folder of
+    /// this id may be somebody else's there.
+    pub(super) failed: Vec<(String, Error)>,
+}
 
 /// Reserves the first free id of this second in every storage that answers.
 ///
 /// A claim needs no renewal: the run ends within its timeout, and nobody sweeps a folder
 /// whose id is younger than that.
-pub(super) async fn claim(plan: &BackupPlan, context: &Context) -> Result<BackupId> {
+pub(super) async fn claim<'a>(plan: &'a BackupPlan, context: &Context) -> Result<Claim<'a>> {
     for suffix in 1..=MAX_SAME_SECOND {
         let id = BackupId::new(plan.started, suffix);
-        if context.cancel.guard(claim_everywhere(plan, id, context)).await? {
-            return Ok(id);
+        let mut claim = Claim { plan, id, held: Vec::new(), failed: Vec::new() };
+        match context.cancel.guard(claim.take()).await {
+            Ok(true) => {
+                for (storage, error) in &claim.failed {
+                    context.warn(&format!("storage {storage} failed: {error}"));
+                }
+                return Ok(claim);
+            }
+            Ok(false) => claim.give_back(context).await,
+            Err(error) => {
+                claim.give_back(context).await;
+                return Err(error);
+            }
         }
     }
     Err(Error::new(
@@ -25,36 +48,65 @@ pub(super) async fn claim(plan: &BackupPlan, context: &Context) -> Result<Backup
     ))
 }
 
-/// Whether the id is ours in every storage that can be written to.
-async fn claim_everywhere(plan: &BackupPlan, id: BackupId, context: &Context) -> Result<bool> {
-    let key = format!("{}/{}", id.folder(&plan.job), layout::CLAIM);
-    let body = serde_json::json!({
-        "host": plan.host, "tool": plan.tool, "started": plan.started,
-        "timeout_seconds": plan.timeout.as_secs(),
-    });
-    let mut claimed = Vec::new();
-    let mut failures = Vec::new();
-    for storage in &plan.storages {
-        match storage.create_new(&key, Bytes::from(body.to_string())).await {
-            Ok(Creation::Created) => claimed.push(storage),
-            Ok(Creation::Taken) => {
-                for storage in claimed {
-                    if let Err(error) = storage.delete(&key).await {
-                        context.warn(&format!("a claim stays in {}: {error}", storage.name()));
-                    }
-                }
-                return Ok(false);
+impl Claim<'_> {
+    fn key(&self, file: &str) -> String {
+        format!("{}/{file}", self.id.folder(&self.plan.job))
+    }
+
+    /// Whether the id is free, and ours now in enough storages.
+    async fn take(&mut self) -> Result<bool> {
+        let plan = self.plan;
+        for storage in &plan.storages {
+            match self.take_in(storage).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => self.failed.push((storage.name().to_owned(), error)),
             }
-            Err(error) => failures.push(error),
+        }
+        if self.held.len() >= plan.policy.required(plan.storages.len()) {
+            return Ok(true);
+        }
+        let first = self.failed.drain(..).next().map(|(_, error)| error);
+        Err(first.unwrap_or_else(|| Error::failed("claim", "no storage answers")))
+    }
+
+    async fn take_in(&mut self, storage: &Arc<dyn Storage>) -> Result<bool> {
+        let plan = self.plan;
+        let body = serde_json::json!({
+            "host": plan.host, "tool": plan.tool, "started": plan.started,
+            "timeout_seconds": plan.timeout.as_secs(),
+        });
+        let (name, limit) = (storage.name(), plan.limits.commit);
+        let key = self.key(layout::CLAIM);
+        let created = storage.create_new(&key, Bytes::from(body.to_string()));
+        if within(name, limit, created).await? == Creation::Taken {
+            return Ok(false);
+        }
+        self.held.push(Arc::clone(storage));
+        // A finished run has given its claim back; then its manifest is there.
+        let manifest = self.key(layout::MANIFEST);
+        match within(name, limit, storage.stat(&manifest)).await {
+            Ok(found) => Ok(found.is_none()),
+            Err(error) => {
+                self.held.pop();
+                // Best effort: a claim alone is no backup, and is swept.
+                let _ = within(name, limit, storage.delete(&key)).await;
+                Err(error)
+            }
         }
     }
-    // A storage that does not answer will fail its parts too, under the job's policy.
-    if claimed.len() >= plan.policy.required(plan.storages.len()) {
-        return Ok(true);
+
+    async fn give_back(&self, context: &Context) {
+        for storage in &self.held {
+            release(self.plan, storage.as_ref(), &self.key(layout::CLAIM), context).await;
+        }
     }
-    for storage in claimed {
-        // Best effort: the run fails anyway, and a claim alone is no backup.
-        let _ = storage.delete(&key).await;
+}
+
+/// Removes a claim; one that stays is told.
+pub(super) async fn release(plan: &BackupPlan, storage: &dyn Storage, key: &str, context: &Context) {
+    let name = storage.name();
+    if let Err(error) = within(name, plan.limits.sink_stall, storage.delete(key)).await {
+        context.warn(&format!("a claim stays in {name}: {error}"));
     }
-    Err(failures.into_iter().next().unwrap_or_else(|| Error::failed("claim", "no storage answers")))
 }

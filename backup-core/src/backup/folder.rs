@@ -7,25 +7,29 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::BackupPlan;
-use crate::layout::{self, BackupId};
+use super::claim::{self, Claim};
+use crate::layout;
 use crate::memory::InMemory;
-use crate::pipeline::{self, Context, Flow, Policy};
+use crate::pipeline::{self, Context, Flow, Policy, within};
 use crate::{
     Committed, Companion, Creation, Error, Manifest, ObjectInfo, Result, Sink, Storage,
+    StoredObject, read_small,
 };
 
 /// The storages that still take part, and those that failed on the way.
 pub(super) struct Folder<'a> {
     plan: &'a BackupPlan,
     path: String,
+    /// Where this folder is ours, and may be removed.
+    held: Vec<Arc<dyn Storage>>,
     alive: Vec<Arc<dyn Storage>>,
     failed: Vec<(String, Error)>,
 }
 
 impl<'a> Folder<'a> {
-    pub(super) fn new(plan: &'a BackupPlan, id: BackupId) -> Self {
-        let (path, alive) = (id.folder(&plan.job), plan.storages.clone());
-        Self { plan, path, alive, failed: Vec::new() }
+    pub(super) fn new(plan: &'a BackupPlan, claim: Claim<'a>) -> Self {
+        let (path, alive) = (claim.id.folder(&plan.job), claim.held.clone());
+        Self { plan, path, held: claim.held, alive, failed: claim.failed }
     }
 
     pub(super) fn key(&self, file: &str) -> String {
@@ -72,7 +76,8 @@ impl<'a> Folder<'a> {
         Ok(())
     }
 
-    async fn write_small(
+    /// Writes a small object as it is.
+    pub(super) async fn write_small(
         &mut self,
         file: &str,
         body: Vec<u8>,
@@ -89,12 +94,14 @@ impl<'a> Folder<'a> {
             expected: None,
             limits: self.plan.limits,
         };
-        let mut outcome = pipeline::run(flow, context).await?;
+        // Too small to be worth a line of progress.
+        let quiet = Context { cancel: context.cancel.clone(), ..Context::default() };
+        let mut outcome = pipeline::run(flow, &quiet).await?;
         self.note_failures(std::mem::take(&mut outcome.sinks), context);
         Ok(outcome.written)
     }
 
-    /// Makes the backup exist: looks once more that every part is there, then writes the
+    /// Makes the backup exist: looks once more that every file is there, then writes the
     /// manifest, which nobody may have written before.
     ///
     /// Before the first manifest a failure undoes the run. After it, a storage that fails is
@@ -103,12 +110,8 @@ impl<'a> Folder<'a> {
         &mut self,
         manifest: &Manifest,
         json: Vec<u8>,
-        signature: Option<Vec<u8>>,
         context: &Context,
     ) -> Result<()> {
-        if let Some(signature) = signature {
-            self.write_small(layout::SIGNATURE, signature, context).await?;
-        }
         let checks = self.check_parts(manifest).await;
         self.note_failures(checks, context);
         let required = self.plan.policy.required(self.plan.storages.len());
@@ -120,8 +123,16 @@ impl<'a> Folder<'a> {
             return Err(context.cancel.error());
         }
         let mut results = Vec::new();
-        for storage in &self.alive {
-            results.push(self.write_manifest(storage.as_ref(), &json).await);
+        for storage in self.alive.clone() {
+            results.push(match self.write_manifest(&storage, &json).await {
+                Ok(Written::Ours) => Ok(Committed::default()),
+                Ok(Written::Foreign) => {
+                    // Whoever wrote it, the folder isn't ours to remove.
+                    self.held.retain(|held| held.name() != storage.name());
+                    Err(self.id_is_used(storage.as_ref()))
+                }
+                Err(error) => Err(error),
+            });
         }
         let published = results.iter().filter(|result| result.is_ok()).count();
         self.note_failures(results, context);
@@ -129,6 +140,14 @@ impl<'a> Folder<'a> {
             return Err(self.take_last_failure());
         }
         Ok(())
+    }
+
+    fn id_is_used(&self, storage: &dyn Storage) -> Error {
+        Error::failed(
+            format!("storage {}", storage.name()),
+            format!("{} is there already: another run uses the same id", self.key(layout::MANIFEST)),
+        )
+        .next_step("run the backup again; it takes another id")
     }
 
     async fn check_parts(&self, manifest: &Manifest) -> Vec<Result<Committed>> {
@@ -140,18 +159,17 @@ impl<'a> Folder<'a> {
     }
 
     async fn check_parts_in(&self, storage: &dyn Storage, manifest: &Manifest) -> Result<Committed> {
-        for part in &manifest.parts {
-            let found = storage.stat(&self.key(&part.file)).await?;
-            let bytes = found.map(|object| object.bytes);
-            if bytes != Some(part.bytes) {
+        let parts = manifest.parts.iter().map(|part| (&part.file, part.bytes));
+        let companions = manifest.companions.iter().map(|other| (&other.file, other.bytes));
+        for (file, bytes) in parts.chain(companions) {
+            let key = self.key(file);
+            let stat = within(storage.name(), self.plan.limits.sink_stall, storage.stat(&key));
+            let found = stat.await?.map(|object| object.bytes);
+            if found != Some(bytes) {
+                let found = found.map_or("none".to_owned(), |n| n.to_string());
                 return Err(Error::damaged(
                     format!("storage {}", storage.name()),
-                    format!(
-                        "{} was committed with {} bytes, and now {} are there",
-                        part.file,
-                        part.bytes,
-                        bytes.map_or("none".to_owned(), |n| n.to_string())
-                    ),
+                    format!("{file} was committed with {bytes} bytes, and now {found} are there"),
                 )
                 .next_step("somebody else writes into this storage, or it loses data: find out"));
             }
@@ -159,16 +177,21 @@ impl<'a> Folder<'a> {
         Ok(Committed::default())
     }
 
-    async fn write_manifest(&self, storage: &dyn Storage, json: &[u8]) -> Result<Committed> {
+    /// An answer that got lost, or that a retry inside the storage turned into "taken", is
+    /// settled by looking.
+    async fn write_manifest(&self, storage: &Arc<dyn Storage>, json: &[u8]) -> Result<Written> {
+        let (name, limit) = (storage.name(), self.plan.limits.commit);
         let key = self.key(layout::MANIFEST);
-        let written = storage.create_new(&key, Bytes::copy_from_slice(json));
-        match pipeline::within(storage.name(), self.plan.limits.commit, written).await? {
-            Creation::Created => Ok(Committed { bytes: json.len() as u64, version: None }),
-            Creation::Taken => Err(Error::failed(
-                format!("storage {}", storage.name()),
-                format!("{key} is there already: another run uses the same id"),
-            )
-            .next_step("run the backup again; it takes another id")),
+        let created = storage.create_new(&key, Bytes::copy_from_slice(json));
+        let answer = within(name, limit, created).await;
+        if matches!(answer, Ok(Creation::Created)) {
+            return Ok(Written::Ours);
+        }
+        let stored = StoredObject::unchecked(Arc::clone(storage), key);
+        match (answer, within(name, limit, read_small(&stored)).await) {
+            (_, Ok(found)) if found == json => Ok(Written::Ours),
+            (Ok(_), _) => Ok(Written::Foreign),
+            (Err(error), _) => Err(error),
         }
     }
 
@@ -180,9 +203,7 @@ impl<'a> Folder<'a> {
     /// Removes the claims: the backup is listed now.
     pub(super) async fn release_claims(&self, context: &Context) {
         for storage in &self.alive {
-            if let Err(error) = storage.delete(&self.key(layout::CLAIM)).await {
-                context.warn(&format!("a claim stays in {}: {error}", storage.name()));
-            }
+            claim::release(self.plan, storage.as_ref(), &self.key(layout::CLAIM), context).await;
         }
     }
 
@@ -192,10 +213,10 @@ impl<'a> Folder<'a> {
         (stored, self.failed)
     }
 
-    /// Removes everything this run wrote, in every storage of the job.
+    /// Removes everything this run wrote.
     pub(super) async fn discard(&self, context: &Context) {
-        for storage in &self.plan.storages {
-            if let Err(error) = remove_folder(storage.as_ref(), &self.path).await {
+        for storage in &self.held {
+            if let Err(error) = self.remove_from(storage.as_ref()).await {
                 context.warn(&format!(
                     "what this run wrote stays in storage {} under {} ({error}); it is not \
                      listed, and a later run sweeps it",
@@ -205,16 +226,25 @@ impl<'a> Folder<'a> {
             }
         }
     }
+
+    /// The manifest goes first, so that nothing is ever half-listed; the claim goes last, so
+    /// that no other run takes the id while its files are being deleted.
+    async fn remove_from(&self, storage: &dyn Storage) -> Result<()> {
+        let (name, limit) = (storage.name(), self.plan.limits.sink_stall);
+        let claim = self.key(layout::CLAIM);
+        within(name, limit, storage.delete(&self.key(layout::MANIFEST))).await?;
+        let objects = within(name, limit, storage.list(&self.path)).await?;
+        for object in objects.iter().filter(|object| object.key != claim) {
+            within(name, limit, storage.delete(&object.key)).await?;
+        }
+        within(name, limit, storage.delete(&claim)).await
+    }
 }
 
-/// Deletes a folder, its manifest first, so that nothing is ever half-listed.
-async fn remove_folder(storage: &dyn Storage, path: &str) -> Result<()> {
-    let manifest = format!("{path}/{}", layout::MANIFEST);
-    storage.delete(&manifest).await?;
-    for object in storage.list(path).await? {
-        storage.delete(&object.key).await?;
-    }
-    Ok(())
+/// Whose manifest is there now.
+enum Written {
+    Ours,
+    Foreign,
 }
 
 /// Removes the folders of runs that crashed before `before`, and leftovers of that age.

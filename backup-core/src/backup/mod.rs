@@ -3,6 +3,8 @@
 mod claim;
 mod folder;
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
-    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Error, MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source,
+    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source,
     SourceIdentity, Storage, Transform, layout,
 };
 use folder::Folder;
@@ -92,27 +94,49 @@ pub struct BackupReport {
 /// The first cause; [`ErrorKind::Refused`] when the folder belongs to another source.
 pub async fn backup(plan: BackupPlan, context: &Context) -> Result<BackupReport> {
     layout::check_job_name(&plan.job)?;
-    let watchdog = watch(plan.timeout, context);
-    let result = run(&plan, context).await;
-    watchdog.abort();
-    result
+    check_part_names(&plan)?;
+    // A switch of its own: this run's timeout must not stop the caller's next one.
+    let context = Context { cancel: context.cancel.child(), progress: context.progress.clone() };
+    let mut running = pin!(run(&plan, &context));
+    tokio::select! {
+        biased;
+        result = &mut running => return result,
+        () = tokio::time::sleep(plan.timeout) => {}
+    }
+    let seconds = plan.timeout.as_secs();
+    context.cancel.time_out(format!("the job's timeout of {seconds} s is over"));
+    running.await
 }
 
-/// Stops a run whose time is up.
-fn watch(timeout: Duration, context: &Context) -> tokio::task::JoinHandle<()> {
-    let cancel = context.cancel.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(timeout).await;
-        cancel.time_out(format!("the job's timeout of {} s is over", timeout.as_secs()));
-    })
+/// Refuses names that would leave the folder or overwrite another file in it.
+fn check_part_names(plan: &BackupPlan) -> Result<()> {
+    let contents = stored_name(plan, layout::CONTENTS);
+    let reserved = [layout::MANIFEST, layout::SIGNATURE, layout::SHA256SUMS, layout::RESTORE_NOTE,
+        layout::CLAIM, layout::PROOFS, &contents];
+    let mut taken: BTreeSet<String> = reserved.into_iter().map(str::to_owned).collect();
+    for part in &plan.parts {
+        let file = stored_name(plan, &part.name);
+        layout::check_key(&file)?;
+        if file.contains('/') || !taken.insert(file) {
+            return Err(Error::usage("backup", format!("{:?} can't name a part", part.name))
+                .next_step("give every part a plain file name of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// The file name of a part, with the extensions of the transforms.
+fn stored_name(plan: &BackupPlan, part: &str) -> String {
+    plan.transforms.iter().fold(part.to_owned(), |name, transform| format!("{name}.{}", transform.extension()))
 }
 
 async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
     context.step("checking the storages");
-    refuse_foreign_folder(plan, context).await?;
-    sweep_leftovers(plan, context).await;
-    let id = claim::claim(plan, context).await?;
-    let mut folder = Folder::new(plan, id);
+    context.cancel.guard(refuse_foreign_folder(plan, context)).await?;
+    context.cancel.guard(sweep_leftovers(plan, context)).await?;
+    let claim = claim::claim(plan, context).await?;
+    let id = claim.id;
+    let mut folder = Folder::new(plan, claim);
     match write_everything(plan, id, &mut folder, context).await {
         Ok((manifest, contents)) => {
             folder.release_claims(context).await;
@@ -166,16 +190,17 @@ async fn refuse_foreign_folder(plan: &BackupPlan, context: &Context) -> Result<(
 }
 
 /// Removes what crashed runs left. Failing to is told, and no reason not to back up.
-async fn sweep_leftovers(plan: &BackupPlan, context: &Context) {
+async fn sweep_leftovers(plan: &BackupPlan, context: &Context) -> Result<()> {
     let Ok(age) = jiff::SignedDuration::try_from(plan.timeout.saturating_add(SWEEP_GRACE)) else {
-        return;
+        return Ok(());
     };
-    let Ok(before) = plan.started.checked_sub(age) else { return };
+    let Ok(before) = plan.started.checked_sub(age) else { return Ok(()) };
     for storage in &plan.storages {
         if let Err(error) = folder::sweep(storage.as_ref(), &plan.job, before).await {
             context.warn(&format!("storage {} could not be swept: {error}", storage.name()));
         }
     }
+    Ok(())
 }
 
 /// Parts, contents, companions, manifest: in this order, the manifest last.
@@ -206,20 +231,16 @@ async fn write_everything(
     write_part(plan, &described, folder, &mut manifest, context).await?;
 
     manifest.finished = Timestamp::now().max(manifest.started);
-    let companions = [
-        (layout::RESTORE_NOTE, restore_note(&manifest).into_bytes()),
-        (layout::SHA256SUMS, Vec::new()),
-    ];
-    for (file, body) in companions {
-        let body = if file == layout::SHA256SUMS { checksum_list(&manifest) } else { body };
-        folder.write_companion(file, body, &mut manifest, context).await?;
-    }
+    let note = restore_note(&manifest).into_bytes();
+    folder.write_companion(layout::RESTORE_NOTE, note, &mut manifest, context).await?;
     let json = manifest.to_json()?;
-    let signature = match &plan.authenticate {
-        Some(authenticate) => Some(authenticate.sign(&json)?),
-        None => None,
-    };
-    folder.publish(&manifest, json, signature, context).await?;
+    let signature = plan.authenticate.as_ref().map(|ours| ours.sign(&json)).transpose()?;
+    let sums = checksum_list(&manifest, &json, signature.as_deref());
+    if let Some(signature) = signature {
+        folder.write_small(layout::SIGNATURE, signature, context).await?;
+    }
+    folder.write_small(layout::SHA256SUMS, sums, context).await?;
+    folder.publish(&manifest, json, context).await?;
     Ok((manifest, contents))
 }
 
@@ -250,10 +271,7 @@ async fn write_part(
     manifest: &mut Manifest,
     context: &Context,
 ) -> Result<pipeline::Outcome> {
-    let mut file = part.name.clone();
-    for transform in &plan.transforms {
-        file = format!("{file}.{}", transform.extension());
-    }
+    let file = stored_name(plan, &part.name);
     let flow = Flow {
         part: part.name.clone(),
         estimated_bytes: part.estimated_bytes,
@@ -285,10 +303,13 @@ async fn write_part(
     Ok(outcome)
 }
 
-/// What `sha256sum -c` reads.
-fn checksum_list(manifest: &Manifest) -> Vec<u8> {
-    let parts = manifest.parts.iter().map(|p| (&p.sha256, &p.file));
-    let companions = manifest.companions.iter().map(|c| (&c.sha256, &c.file));
-    let lines = parts.chain(companions).map(|(sha256, file)| format!("{sha256}  {file}\n"));
-    lines.collect::<String>().into_bytes()
+/// What `sha256sum -c` reads: every file of the backup but itself. Follows from the manifest,
+/// so that each of the two shows damage of the other.
+pub(crate) fn checksum_list(manifest: &Manifest, json: &[u8], signature: Option<&[u8]>) -> Vec<u8> {
+    let parts = manifest.parts.iter().map(|p| (p.sha256.clone(), &*p.file));
+    let companions = manifest.companions.iter().map(|c| (c.sha256.clone(), &*c.file));
+    let signature = signature.map(|bytes| (Digest::of(bytes).sha256, layout::SIGNATURE));
+    let last = signature.into_iter().chain([(Digest::of(json).sha256, layout::MANIFEST)]);
+    let all = parts.chain(companions).chain(last);
+    all.map(|(sha256, file)| format!("{sha256}  {file}\n")).collect::<String>().into_bytes()
 }

@@ -11,9 +11,18 @@ use crate::{Error, ErrorKind};
 pub struct Cancel {
     token: CancellationToken,
     reason: Arc<OnceLock<(ErrorKind, String)>>,
+    parent: Option<Box<Cancel>>,
 }
 
 impl Cancel {
+    /// A switch for one run among several: stopping this one stops it too, but not the other
+    /// way round.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        let token = self.token.child_token();
+        Self { token, reason: Arc::default(), parent: Some(Box::new(self.clone())) }
+    }
+
     /// Asks for a stop, as SIGINT does: [`ErrorKind::Interrupted`].
     pub fn interrupt(&self, reason: impl Into<String>) {
         self.stop(ErrorKind::Interrupted, reason.into());
@@ -42,6 +51,9 @@ impl Cancel {
 
     /// The error that a stopped run returns.
     pub fn error(&self) -> Error {
+        if let (None, Some(parent)) = (self.reason.get(), &self.parent) {
+            return parent.error();
+        }
         let (kind, reason) = self.reason.get().cloned().unwrap_or_else(|| {
             (ErrorKind::Interrupted, "the run was cancelled".to_owned())
         });

@@ -112,8 +112,6 @@ fn a_new_subkey_takes_over_and_a_revoked_one_is_left() {
     let gpg = Gpg::new();
     gpg.generate("Ed", "future-default", "");
     let first = gpg.recipient("Ed").key_id();
-    let later = "--faked-system-time=20250101T000000";
-    let _ = later;
     let ed = fingerprint(&gpg, "Ed");
     std::thread::sleep(Duration::from_millis(1100));
     gpg.run(&["--passphrase", "", "--quick-add-key", &ed, "cv25519", "encr", "never"], b"")

@@ -31,78 +31,81 @@ fn refused(text: &str) -> String {
 fn urls_as_libpq_reads_them() {
     is("postgresql://", &[]);
     is("postgres://localhost", &[("host", "localhost")]);
-    is("postgresql:///mydb?host=/run/pg&port=5433", &[
-        ("dbname", "mydb"),
-        ("host", "/run/pg"),
-        ("port", "5433"),
-    ]);
-    is("postgresql://%2Frun%2Fpg:5433/mydb", &[
-        ("dbname", "mydb"),
-        ("host", "/run/pg"),
-        ("port", "5433"),
-    ]);
-    is("postgresql://u:p%40%2f%3A%25+x@h:1/d%20b?sslmode=verify-full&options=-c%20a%3Db", &[
-        ("dbname", "d b"),
-        ("host", "h"),
-        ("options", "-c a=b"),
-        ("password", "p@/:%+x"),
-        ("port", "1"),
-        ("sslmode", "verify-full"),
-        ("user", "u"),
-    ]);
-    is("postgresql://u@a:1,b,[::1]:3/d?target_session_attrs=read-write", &[
-        ("dbname", "d"),
-        ("host", "a,b,::1"),
-        ("port", "1,,3"),
-        ("target_session_attrs", "read-write"),
-        ("user", "u"),
-    ]);
-    is("  postgresql://h/d?password=x&user=y&from_the_future=1\n", &[
-        ("dbname", "d"),
-        ("from_the_future", "1"),
-        ("host", "h"),
-        ("password", "x"),
-        ("user", "y"),
-    ]);
+    is(
+        "postgresql:///mydb?host=/run/pg&port=5433",
+        &[("dbname", "mydb"), ("host", "/run/pg"), ("port", "5433")],
+    );
+    is(
+        "postgresql://%2Frun%2Fpg:5433/mydb",
+        &[("dbname", "mydb"), ("host", "/run/pg"), ("port", "5433")],
+    );
+    is(
+        "postgresql://u:p%40%2f%3A%25+x@h:1/d%20b?sslmode=verify-full&options=-c%20a%3Db",
+        &[
+            ("dbname", "d b"),
+            ("host", "h"),
+            ("options", "-c a=b"),
+            ("password", "p@/:%+x"),
+            ("port", "1"),
+            ("sslmode", "verify-full"),
+            ("user", "u"),
+        ],
+    );
+    is(
+        "postgresql://u@a:1,b,[::1]:3/d?target_session_attrs=read-write",
+        &[
+            ("dbname", "d"),
+            ("host", "a,b,::1"),
+            ("port", "1,,3"),
+            ("target_session_attrs", "read-write"),
+            ("user", "u"),
+        ],
+    );
+    is(
+        "  postgresql://h/d?password=x&user=y&from_the_future=1\n",
+        &[
+            ("dbname", "d"),
+            ("from_the_future", "1"),
+            ("host", "h"),
+            ("password", "x"),
+            ("user", "y"),
+        ],
+    );
     is("postgresql://h/d?ssl=true", &[("dbname", "d"), ("host", "h"), ("sslmode", "require")]);
     is("postgresql://h/one?dbname=two", &[("dbname", "two"), ("host", "h")]);
 }
 
 #[test]
 fn urls_as_sqlalchemy_writes_them() {
-    is("postgresql+asyncpg://u:a/b@h/d?ssl=verify-ca&prepared_statement_cache_size=0&timeout=5", &[
-        ("connect_timeout", "5"),
-        ("dbname", "d"),
-        ("host", "h"),
-        ("password", "a/b"),
-        ("sslmode", "verify-ca"),
-        ("user", "u"),
-    ]);
-    is("postgres+psycopg2://u:p@/d?host=a:1&host=b:2", &[
-        ("dbname", "d"),
-        ("host", "a,b"),
-        ("password", "p"),
-        ("port", "1,2"),
-        ("user", "u"),
-    ]);
-    is("postgresql+psycopg://h:5432/d?application_name=a@b", &[
-        ("application_name", "a@b"),
-        ("dbname", "d"),
-        ("host", "h"),
-        ("port", "5432"),
-    ]);
+    is(
+        "postgresql+asyncpg://u:a/b@h/d?ssl=verify-ca&prepared_statement_cache_size=0&timeout=5",
+        &[
+            ("connect_timeout", "5"),
+            ("dbname", "d"),
+            ("host", "h"),
+            ("password", "a/b"),
+            ("sslmode", "verify-ca"),
+            ("user", "u"),
+        ],
+    );
+    is(
+        "postgres+psycopg2://u:p@/d?host=a:1&host=b:2",
+        &[("dbname", "d"), ("host", "a,b"), ("password", "p"), ("port", "1,2"), ("user", "u")],
+    );
+    is(
+        "postgresql+psycopg://h:5432/d?application_name=a@b",
+        &[("application_name", "a@b"), ("dbname", "d"), ("host", "h"), ("port", "5432")],
+    );
     is("postgresql+psycopg2:///d?host=/run/pg", &[("dbname", "d"), ("host", "/run/pg")]);
 }
 
 #[test]
 fn key_value_strings_and_names() {
     is("claims", &[("dbname", "claims")]);
-    is(r"host = a  port=5 password='it\'s \\ a = b' dbname=x\ y", &[
-        ("dbname", "x y"),
-        ("host", "a"),
-        ("password", r"it's \ a = b"),
-        ("port", "5"),
-    ]);
+    is(
+        r"host = a  port=5 password='it\'s \\ a = b' dbname=x\ y",
+        &[("dbname", "x y"), ("host", "a"), ("password", r"it's \ a = b"), ("port", "5")],
+    );
     is("host=a options='-c x=y://z'", &[("host", "a"), ("options", "-c x=y://z")]);
     is("host=a password=''", &[("host", "a")]);
     is("service=prod", &[("service", "prod")]);
@@ -135,7 +138,8 @@ fn labels_name_the_server_and_no_secret() {
     assert_eq!(label("host=::1 port=7"), "[::1]:7");
     assert_eq!(label("service=prod"), "service prod");
     assert_eq!(label("claims"), "default server/claims");
-    let connection: Connection = "postgresql://u:hunter2@h/d?sslpassword=hunter3&new=hunter4".parse().unwrap();
+    let connection: Connection =
+        "postgresql://u:hunter2@h/d?sslpassword=hunter3&new=hunter4".parse().unwrap();
     assert!(connection.has_password());
     let shown = format!("{connection:?}");
     assert!(!shown.contains("hunter") && shown.contains("sslpassword"), "{shown}");

@@ -118,6 +118,11 @@ pub(super) const CAUSES: &[Cause] = &[
         "close idle connections, or raise the limit that is named",
     ),
     cause(
+        &["hot standby mode"],
+        "none of the hosts is what target_session_attrs asks for",
+        "check target_session_attrs and the hosts of the connection",
+    ),
+    cause(
         &["session is "],
         "none of the hosts is what target_session_attrs asks for",
         "check target_session_attrs and the hosts of the connection",

@@ -58,7 +58,15 @@ fn unknown(stderr: &str) -> String {
 
 /// `pg_dump: error: query failed: ERROR:  permission denied` -> `permission denied`.
 fn sentence(line: &str) -> &str {
-    let marks = ["FATAL:  ", "ERROR:  ", "PANIC:  ", "error: ", "detail: ", "psql: "];
+    let marks = [
+        "FATAL:  ",
+        "ERROR:  ",
+        "PANIC:  ",
+        "Error message from server: ",
+        "error: ",
+        "detail: ",
+        "psql: ",
+    ];
     marks
         .iter()
         .find_map(|mark| line.rfind(mark).map(|at| &line[at + mark.len()..]))

@@ -91,7 +91,9 @@ fn a_dump_that_may_not_or_can_not() {
 
 #[test]
 fn the_unknown_is_quoted() {
-    let (message, step) = explained("pg_dump: last built-in OID is 16383\npg_dump: error: the moon is in the wrong phase\n");
+    let (message, step) = explained(
+        "pg_dump: last built-in OID is 16383\npg_dump: error: the moon is in the wrong phase\n",
+    );
     assert_eq!(message, "pg_dump: the moon is in the wrong phase");
     assert!(step.contains("server's log"));
     let long = explain("psql", &"x".repeat(10_000), &connection());
@@ -100,7 +102,11 @@ fn the_unknown_is_quoted() {
 
 #[test]
 fn a_parameter_that_libpq_does_not_know_is_named() {
-    let error = explain("psql", "psql: error: syntax error in service file \"/tmp/x\", line 2\n", &connection());
+    let error = explain(
+        "psql",
+        "psql: error: syntax error in service file \"/tmp/x\", line 2\n",
+        &connection(),
+    );
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert!(error.advice().unwrap().contains("sslpassword"));
 }
@@ -124,7 +130,9 @@ fn secrets_and_stored_passwords_are_masked() {
         "LINE 1: ALTER ROLE a PASSWORD '***' LOGIN; x PassWord '***'"
     );
     assert_eq!(
-        scrubber.scrub("SCRAM-SHA-256$4096:c2FsdA==$a:b= md5d41d8cd98f00b204e9800998ecf8427e, md5sum é"),
+        scrubber.scrub(
+            "SCRAM-SHA-256$4096:c2FsdA==$a:b= md5d41d8cd98f00b204e9800998ecf8427e, md5sum é"
+        ),
         "*** ***, md5sum é"
     );
     assert_eq!(scrubber.scrub("PASSWORD 'cut off"), "PASSWORD '***");

@@ -139,22 +139,18 @@ impl DumpStream {
 /// What pg_dump's warnings mean for the reader of a manifest. The manifest is public and the
 /// warnings name tables: they go to the log as they are and into the notes in general words.
 fn notes(stderr: &str) -> Vec<String> {
-    const CIRCULAR: &str = "circular foreign-key constraints";
     const COLLATION: &str = "collation version mismatch";
     let mut notes = Vec::new();
-    if stderr.contains(CIRCULAR) {
-        notes.push("foreign keys refer to each other in a circle: restoring only the data needs --disable-triggers".to_owned());
-    }
     if stderr.contains(COLLATION) {
-        notes.push("the server's collation library is newer than the one the database was made with: text indexes may need REINDEX".to_owned());
+        notes.push("the server's collation library is not the one the database was made with: its text indexes may need REINDEX".to_owned());
     }
     let other = stderr
         .lines()
         .filter(|line| line.contains("warning:") || line.contains("WARNING:"))
-        .filter(|line| !line.contains(CIRCULAR) && !line.contains(COLLATION))
+        .filter(|line| !line.contains(COLLATION))
         .count();
     if other > 0 {
-        notes.push(format!("pg_dump warned {other} times; the log of the run has the text"));
+        notes.push(format!("pg_dump gave {other} warnings; the log of the run has their text"));
     }
     for line in stderr.lines() {
         tracing::warn!(program = STAGE, "{line}");

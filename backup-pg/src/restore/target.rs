@@ -65,18 +65,15 @@ enum Made {
 impl Target {
     /// Finds out whether the database exists and can be restored into.
     pub async fn find(connection: &Connection, search: &ToolSearch) -> Result<Self> {
-        let Some(name) = connection.database() else {
-            return Err(Error::usage(STAGE, "the connection names no database to restore into")
-                .next_step("add it: postgresql://host/DATABASE"));
-        };
-        let name = name.to_owned();
         let unreachable = match Server::connect(connection, search).await {
             Ok(server) => {
                 refuse_contents(&server).await?;
+                let name = server.database().to_owned();
                 return Ok(Self { server, name, made: Made::Existing });
             }
             Err(error) => error,
         };
+        let Some(name) = connection.database().map(str::to_owned) else { return Err(unreachable) };
         for maintenance in MAINTENANCE {
             let Ok(server) = Server::connect(&connection.with_database(maintenance), search).await
             else {

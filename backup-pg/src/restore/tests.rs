@@ -202,7 +202,10 @@ async fn an_abort_leaves_no_database_and_no_process() {
             assert!(restore.report().is_none());
         }
     }
-    assert_eq!(bench.sql("leer", "select count(*) from pg_class where relname = 'claims'").await, "0");
+    assert_eq!(
+        bench.sql("leer", "select count(*) from pg_class where relname = 'claims'").await,
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -217,7 +220,10 @@ async fn a_dropped_writer_leaves_no_process_and_nothing_under_the_name() {
         let named = "select count(*) from pg_database where datname = 'fx2'";
         assert_eq!(bench.sql("postgres", named).await, "0");
     }
-    assert_eq!(bench.sql("leer", "select count(*) from pg_class where relname = 'claims'").await, "0");
+    assert_eq!(
+        bench.sql("leer", "select count(*) from pg_class where relname = 'claims'").await,
+        "0"
+    );
 }
 
 /// Everything was written, pg_restore had all the time of the world, and nothing is visible.
@@ -269,8 +275,8 @@ async fn an_archive_that_is_cut_or_broken_leaves_nothing() {
     let archive = bench.dump().await.concat();
     for cut in [3, archive.len() / 3, archive.len() - 1] {
         let restore = bench.restore("fx2", RestoreOptions::default());
-        let writer = write(&restore, &pieces(&[Bytes::copy_from_slice(&archive[..cut])], 700));
-        let error = writer.await.unwrap().commit().await.unwrap_err();
+        let part = pieces(&[Bytes::copy_from_slice(&archive[..cut])], 700);
+        let error = write(&restore, &part).await.unwrap().commit().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         assert_eq!(bench.databases().await, "fx");
     }
@@ -314,9 +320,13 @@ async fn missing_roles_are_refused_or_made_from_the_globals() {
     target.sql("postgres", "DROP DATABASE fx").await;
     target.sql("postgres", "DROP OWNED BY \"cl;aims \"\"o\"; DROP ROLE \"cl;aims \"\"o\"").await;
     target.sql("postgres", "DROP OWNED BY reader; DROP ROLE reader").await;
-    let error = write(&target.restore("fx", RestoreOptions::default()), &archive).await.err().unwrap();
+    let error =
+        write(&target.restore("fx", RestoreOptions::default()), &archive).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused);
-    assert!(error.message().contains("cl;aims \"o") && error.message().contains("reader"), "{error}");
+    assert!(
+        error.message().contains("cl;aims \"o") && error.message().contains("reader"),
+        "{error}"
+    );
     assert_eq!(target.databases().await, "");
 
     let globals = "CREATE ROLE \"cl;aims \"\"o\"; ALTER ROLE \"cl;aims \"\"o\" WITH LOGIN;
@@ -340,7 +350,8 @@ async fn missing_roles_are_refused_or_made_from_the_globals() {
 async fn tablespaces_are_refused_mapped_or_ignored() {
     let bench = Bench::start().await;
     let archive = [Bytes::from_static(include_bytes!("../archive/fixtures/tablespace.dump"))];
-    let error = write(&bench.restore("ts", RestoreOptions::default()), &archive).await.err().unwrap();
+    let error =
+        write(&bench.restore("ts", RestoreOptions::default()), &archive).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.message().contains("fast ssd"), "{error}");
     let options = |ignore, to: &str| RestoreOptions {
@@ -368,9 +379,10 @@ async fn tablespaces_are_refused_mapped_or_ignored() {
 async fn newer_client_tools_restore_into_an_older_server() {
     let json = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/servers.json"));
     let json: serde_json::Value = serde_json::from_slice(&json.unwrap()).unwrap();
-    let folder = |major: &str| json.pointer(&format!("/{major}/programs"))?.as_str();
-    for major in ["17", "18"] {
-        let bench = Bench::start_with(Path::new(folder(major).unwrap())).await;
+    for major in [17, 18] {
+        let mut all = json.as_array().unwrap().iter();
+        let folder = all.find(|one| one["major"] == major).unwrap()["bin"].as_str().unwrap();
+        let bench = Bench::start_with(Path::new(folder)).await;
         let archive = pieces(&bench.dump().await, 1000);
         bench.sql("postgres", "CREATE DATABASE leer").await;
         for database in ["fx2", "leer"] {

@@ -114,5 +114,9 @@ async fn the_packaged_tools_of_this_machine_are_found() {
     let found = ToolSearch::default().installed().await.unwrap();
     let here = crate::test_server::bin_dir();
     assert!(found.iter().any(|tools| tools.folder() == here), "{found:?}");
-    assert!(found.iter().all(|tools| tools.folder() != Path::new("/usr/bin") || tools.pg_dump().is_file()));
+    assert!(
+        found
+            .iter()
+            .all(|tools| tools.folder() != Path::new("/usr/bin") || tools.pg_dump().is_file())
+    );
 }

@@ -1,0 +1,184 @@
+//! `Catalog::load` and `find`: what storages show, damage and strangers included.
+
+use std::sync::Arc;
+
+use backup_core::{BackupPlan, BackupReader, Catalog, ErrorKind, Storage, layout};
+use backup_testkit::{CountedStorage, FailCalls, Memory, random};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::rig::{JOB, decoders, memory, plan_at, run_quietly, storages};
+
+fn second(n: i64) -> Timestamp {
+    let start: Timestamp = "2026-11-22T02:00:00Z".parse().unwrap();
+    start.checked_add(SignedDuration::from_secs(n)).unwrap()
+}
+
+/// One backup that started at second `n`; its folder.
+async fn back_up(n: i64, memories: &[&Arc<Memory>]) -> String {
+    let report = run_quietly(plan_at(second(n), storages(memories))).await.unwrap();
+    report.manifest.backup_id().unwrap().folder(JOB)
+}
+
+fn ids(catalog: &Catalog) -> Vec<String> {
+    catalog.backups.iter().map(|entry| entry.id.to_string()).collect()
+}
+
+#[tokio::test]
+async fn storages_are_merged_and_gaps_are_shown() {
+    let (first, second) = (memory("first"), memory("second"));
+    back_up(2, &[&second]).await;
+    back_up(1, &[&first, &second]).await;
+    back_up(0, &[&first]).await;
+    let catalog = Catalog::load(&storages(&[&first, &second]), Some(JOB)).await;
+    assert_eq!(ids(&catalog), ["20261122T020000Z", "20261122T020001Z", "20261122T020002Z"]);
+    let shown: Vec<(Vec<&str>, &[String])> = catalog
+        .backups
+        .iter()
+        .map(|e| (e.copies.iter().map(|c| &*c.storage).collect(), &*e.missing_in))
+        .collect();
+    assert_eq!(shown[0], (vec!["first"], &["second".to_owned()][..]));
+    assert_eq!(shown[1], (vec!["first", "second"], &[][..]));
+    assert_eq!(shown[2], (vec!["second"], &["first".to_owned()][..]));
+    assert!(catalog.problems.is_empty());
+    assert!(Catalog::load(&storages(&[&first]), Some("other")).await.backups.is_empty());
+}
+
+#[tokio::test]
+async fn damaged_parts_are_named_and_another_copy_is_preferred() {
+    let (first, second) = (memory("first"), memory("second"));
+    let all = storages(&[&first, &second]);
+    let folder = back_up(0, &[&first, &second]).await;
+    let part = format!("{folder}/app.dump.zst.masked");
+    let globals = format!("{folder}/globals.sql.zst.masked");
+    first.delete(&part).await.unwrap();
+    first.plant(&globals, "short");
+    let catalog = Catalog::load(&all, None).await;
+    let entry = &catalog.backups[0];
+    let damaged = &entry.copies[0].damaged_parts;
+    assert_eq!(damaged[..], ["app.dump.zst.masked", "globals.sql.zst.masked"]);
+    assert!(entry.copies[1].damaged_parts.is_empty());
+    let reader = BackupReader::best(entry, &all, decoders()).unwrap();
+    assert_eq!(reader.storage().name(), "second");
+
+    second.delete(&globals).await.unwrap();
+    let catalog = Catalog::load(&all, None).await;
+    let error = BackupReader::best(&catalog.backups[0], &all, decoders()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.message().contains("first") && error.message().contains("second"), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreadable_manifest_is_a_problem_and_hides_nothing() {
+    let memory = memory("memory");
+    let all = storages(&[&memory]);
+    back_up(0, &[&memory]).await;
+    let key = format!("{}/{}", back_up(1, &[&memory]).await, layout::MANIFEST);
+    let whole = String::from_utf8(memory.object(&key).unwrap().to_vec()).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(whole.contains(from), "{from}");
+        whole.replacen(from, to, 1).into_bytes()
+    };
+    let cases: Vec<(Vec<u8>, ErrorKind)> = vec![
+        (Vec::new(), ErrorKind::Damaged),
+        (random(7, 5_000), ErrorKind::Damaged),
+        (whole.as_bytes()[..whole.len() / 2].to_vec(), ErrorKind::Damaged),
+        (b"[]".to_vec(), ErrorKind::Damaged),
+        (b"{\"format\": 1}".to_vec(), ErrorKind::Damaged),
+        (b"{\"format\": 2, \"new\": []}".to_vec(), ErrorKind::Unchecked),
+        (changed("\"format\": 1", "\"format\": 99"), ErrorKind::Unchecked),
+        (changed("\"20261122T020001Z\"", "\"20261122T020000Z\""), ErrorKind::Damaged),
+        (changed("\"20261122T020001Z\"", "\"yesterday\""), ErrorKind::Damaged),
+        (changed("\"database\"", "\"other\""), ErrorKind::Damaged),
+        (changed("\"database\"", "\"../etc\""), ErrorKind::Damaged),
+        (changed("\"app.dump.zst.masked\"", "\"../../app.dump\""), ErrorKind::Damaged),
+        (changed("\"app.dump.zst.masked\"", "\"/etc/passwd\""), ErrorKind::Damaged),
+    ];
+    for (body, expected) in cases {
+        let what = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        memory.plant(&key, body);
+        let catalog = Catalog::load(&all, None).await;
+        assert_eq!(ids(&catalog), ["20261122T020000Z"], "{what}");
+        let [problem] = &catalog.problems[..] else { panic!("{what}: {:?}", catalog.problems) };
+        assert_eq!((&*problem.storage, problem.error.kind()), ("memory", expected), "{what}");
+        let error = catalog.find("20261122T020001Z").err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unchecked, "it can't be said not to exist");
+    }
+    memory.plant(&key, changed("\"format\": 1,", "\"format\": 1, \"from the future\": {},"));
+    let catalog = Catalog::load(&all, None).await;
+    assert_eq!((catalog.backups.len(), catalog.problems.len()), (2, 0), "unknown fields are fine");
+}
+
+#[tokio::test]
+async fn strangers_in_the_storage_are_ignored() {
+    let memory = memory("memory");
+    let folder = back_up(0, &[&memory]).await;
+    for key in [
+        "manifest.json",
+        "notes.txt",
+        "database/manifest.json",
+        "database/2026/11/manifest.json",
+        "database/2026/11/latest/manifest.json",
+        "database/2026/12/20261122T020000Z/manifest.json",
+        "database/2026/11/20261122T020005Z/app.dump",
+        "database/2026/11/20261122T020006Z/sub/manifest.json",
+        "database/2026/11/20261122T020007Z-1/manifest.json",
+        "lost+found/x",
+    ] {
+        memory.plant(key, "{}");
+    }
+    memory.plant(&format!("{folder}/manifest.json.bak"), "{}");
+    let catalog = Catalog::load(&storages(&[&memory]), None).await;
+    assert_eq!(ids(&catalog), ["20261122T020000Z"]);
+    assert!(catalog.problems.is_empty(), "{:?}", catalog.problems);
+}
+
+#[tokio::test]
+async fn an_unreachable_storage_fails_nothing_else() {
+    let (first, second) = (memory("first"), memory("second"));
+    back_up(0, &[&first, &second]).await;
+    for k in 1.. {
+        for fail in [FailCalls::Only(k), FailCalls::From(k)] {
+            let down = CountedStorage::new(first.clone(), fail);
+            let all: Vec<Arc<dyn Storage>> = vec![Arc::new(down.clone()), second.clone()];
+            let catalog = Catalog::load(&all, None).await;
+            if (down.calls().len() as u64) < k {
+                assert!(catalog.problems.is_empty() && k > 3);
+                return;
+            }
+            assert_eq!(ids(&catalog), ["20261122T020000Z"]);
+            assert_eq!(catalog.problems.len(), 1, "{fail:?}");
+            assert_eq!(catalog.problems[0].storage, "first");
+            let missing = &catalog.backups[0].missing_in;
+            // A storage that does not answer isn't said to miss anything.
+            assert!(k > 1 || missing.is_empty(), "{missing:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn find_says_why_it_found_nothing() {
+    let memory = memory("memory");
+    let all = storages(&[&memory]);
+    let kind = |catalog: &Catalog, wanted: &str| catalog.find(wanted).err().map(|e| e.kind());
+    let empty = Catalog::load(&all, None).await;
+    assert_eq!(kind(&empty, "latest"), Some(ErrorKind::NotFound));
+
+    back_up(0, &[&memory]).await;
+    back_up(5, &[&memory]).await;
+    let other = BackupPlan { job: "other".to_owned(), ..plan_at(second(0), all.clone()) };
+    run_quietly(other).await.unwrap();
+    let catalog = Catalog::load(&all, None).await;
+    assert_eq!(catalog.find("latest").unwrap().id.to_string(), "20261122T020005Z");
+    assert_eq!(catalog.find("20261122T020005Z").unwrap().manifest.job, JOB);
+    assert_eq!(kind(&catalog, "20261122T020000Z"), Some(ErrorKind::Usage), "two jobs have it");
+    assert_eq!(kind(&catalog, "20261122T020001Z"), Some(ErrorKind::NotFound));
+    assert_eq!(kind(&catalog, "yesterday"), Some(ErrorKind::Usage));
+    let one = Catalog::load(&all, Some("other")).await;
+    assert_eq!(one.find("20261122T020000Z").unwrap().manifest.job, "other");
+
+    let down: Arc<dyn Storage> = Arc::new(CountedStorage::new(all[0].clone(), FailCalls::From(1)));
+    let catalog = Catalog::load(&[down], None).await;
+    for wanted in ["latest", "20261122T020000Z"] {
+        assert_eq!(kind(&catalog, wanted), Some(ErrorKind::Unchecked));
+    }
+}

@@ -1,0 +1,85 @@
+//! Processes of this machine, as `ps` shows them to everybody.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Scratch;
+
+/// How long a process may take to end after its parent did.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    id: i32,
+    arguments: Vec<String>,
+}
+
+impl Process {
+    /// The file name of its program.
+    pub fn program(&self) -> &str {
+        let program = self.arguments.first().map_or("", |path| path.as_str());
+        Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// Whether it has this argument.
+    pub fn has_argument(&self, argument: &str) -> bool {
+        self.arguments.iter().any(|a| a == argument)
+    }
+
+    /// Sends it a signal, unless it is gone.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.id), signal);
+    }
+}
+
+impl Scratch {
+    /// Processes that calls of the program from this folder started, and the calls themselves:
+    /// they inherit its `HOME`. Those that ended and were not waited for don't count.
+    pub fn processes(&self) -> Vec<Process> {
+        let home = format!("HOME={}", self.path("").display());
+        let home = home.trim_end_matches('/').as_bytes();
+        let ours = |environment: &[u8]| environment.split(|b| *b == 0).any(|one| one == home);
+        process_ids()
+            .filter(|id| std::fs::read(format!("/proc/{id}/environ")).is_ok_and(|e| ours(&e)))
+            .map(|id| Process { id, arguments: arguments_of(id) })
+            .filter(|process| !process.arguments.is_empty())
+            .collect()
+    }
+
+    /// The pg_dump at work, not one that only tells its version.
+    pub fn dumping(&self) -> Option<Process> {
+        let dumps = |p: &Process| p.program() == "pg_dump" && p.has_argument("--format=custom");
+        self.processes().into_iter().find(dumps)
+    }
+
+    /// Asserts that every process that was started is gone within a moment.
+    #[track_caller]
+    pub fn assert_no_process_left(&self) {
+        let deadline = Instant::now() + ENDING_LIMIT;
+        loop {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "still running: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The ids of all processes.
+pub fn process_ids() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// A process's arguments; none when it is gone.
+pub fn arguments_of(id: i32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    let arguments = line.split(|b| *b == 0).filter(|argument| !argument.is_empty());
+    arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
