@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use backup_core::pipeline::{Context, Policy};
 use backup_core::{
-    BackupPlan, BackupReader, Catalog, ErrorKind, KeepLast, PartRole, Result, Source,
-    SourceStream, Storage, layout,
+    BackupPlan, BackupReader, Catalog, ErrorKind, KeepLast, PartRole, Result, Source, SourceStream,
+    Storage, layout,
 };
 use backup_storage::Local;
 use backup_testkit::{
@@ -20,8 +20,8 @@ use backup_testkit::{
 use jiff::Timestamp;
 
 use crate::rig::{
-    DUMP_BYTES, Ear, JOB, assert_all_whole, assert_empty, decoders, dump, globals, identity, memory,
-    open_plan, plan, plan_at, run, run_quietly, storages, verify_in,
+    DUMP_BYTES, Ear, JOB, assert_all_whole, assert_empty, decoders, dump, globals, identity,
+    memory, open_plan, plan, plan_at, run, run_quietly, storages, verify_in,
 };
 
 #[tokio::test]
@@ -30,8 +30,15 @@ async fn what_was_backed_up_is_what_comes_back() {
     let report = run_quietly(plan(storages(&[&first, &second]))).await.unwrap();
     assert_eq!(report.stored_in, ["first", "second"]);
     let folder = report.manifest.backup_id().unwrap().folder(JOB);
-    let files = ["RESTORE.md", "SHA256SUMS", "app.dump.zst.masked", "contents.json.zst.masked",
-        "globals.sql.zst.masked", "manifest.json", "manifest.json.sig"];
+    let files = [
+        "RESTORE.md",
+        "SHA256SUMS",
+        "app.dump.zst.masked",
+        "contents.json.zst.masked",
+        "globals.sql.zst.masked",
+        "manifest.json",
+        "manifest.json.sig",
+    ];
     assert_eq!(first.keys(), files.map(|file| format!("{folder}/{file}")));
     assert_eq!(first.keys(), second.keys());
     for key in first.keys() {
@@ -245,7 +252,8 @@ async fn a_part_that_vanished_again_is_noticed_before_anything_is_listed() {
 
 #[tokio::test]
 async fn names_that_would_make_a_bad_folder_are_refused() {
-    let names = ["a/b", "", "..", "app.dump", "manifest.json", "contents.json", "proofs", "x.partial"];
+    let names =
+        ["a/b", "", "..", "app.dump", "manifest.json", "contents.json", "proofs", "x.partial"];
     for name in names {
         let memory = memory("memory");
         let mut plan = open_plan(storages(&[&memory]));

@@ -147,7 +147,7 @@ async fn a_recipients_backup_comes_back_with_the_private_key() {
     gpg(&home, &["--passphrase", "", "--armor", "--output", &secret, "--export-secret-keys", "b@example.org"]).await;
     end_agent(&home).await;
     scratch.run(&["verify", "--secret-key", &secret]).await.expect(0);
-    scratch.run(&["restore", "latest", "--to", &to, "--secret-key", &secret]).await.expect(8);
+    scratch.run(&["restore", "latest", "--to", &to, "--secret-key", &secret]).await.expect(6);
     let done = scratch.run(&["restore", "latest", "--to", &to, "--secret-key", &secret, "--accept-unsigned"]).await;
     done.expect(0);
     assert_eq!(server.sql("back", "select count(*) from claims").await.unwrap(), "5000");

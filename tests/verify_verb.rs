@@ -68,7 +68,8 @@ async fn a_flipped_bit_is_found_in_every_file() {
                 bytes[at] ^= 1 << bit;
                 let verdict = judge_with(&memory, key, bytes).await;
                 // A flipped format number reads as that of a newer version: not good either.
-                let newer = key.ends_with(layout::MANIFEST) && verdict == Some(ErrorKind::Unchecked);
+                let newer =
+                    key.ends_with(layout::MANIFEST) && verdict == Some(ErrorKind::Unchecked);
                 let what = format!("seed {seed}: bit {bit} of byte {at} in {key}: {verdict:?}");
                 assert!(is_damage(verdict) || newer, "{what}");
             }
@@ -279,8 +280,7 @@ async fn a_failed_part_does_not_hide_the_next() {
     for key in keys.iter().filter(|key| key.contains("app.dump") || key.contains("RESTORE")) {
         memory.plant(key, "garbage");
     }
-    let (reader, report) =
-        verify_with(&memory, decoders(), Some(&SEAL), &Context::default()).await;
+    let (reader, report) = verify_with(&memory, decoders(), Some(&SEAL), &Context::default()).await;
     let bad = report.checks.iter().filter(|check| check.result.is_err()).count();
     assert_eq!((report.checks.len(), bad), (5, 2), "{:?}", report.checks);
     let globals = reader.manifest().part(PartRole::Globals).unwrap();

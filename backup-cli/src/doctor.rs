@@ -139,14 +139,13 @@ impl Deployment {
     async fn try_keys(&self) -> Result<Vec<String>> {
         const PROBE: &[u8] = b"probe";
         let keys = self.keys().await?;
-        let writing = keys.for_writing()?;
         let mut sealed = Vec::new();
-        writing.transform.encode(&mut &PROBE[..], &mut sealed)?;
+        keys.encryption()?.encode(&mut &PROBE[..], &mut sealed)?;
         if let Some(transform) = keys.passphrase_transform() {
             let mut plain = Vec::new();
             transform.decode(&mut &sealed[..], &mut plain)?;
         }
-        Ok(writing.labels)
+        Ok(keys.labels())
     }
 
     async fn examine_tools(&self, diagnosis: &mut Diagnosis) {

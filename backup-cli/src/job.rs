@@ -38,8 +38,10 @@ impl Deployment {
         context: &Context,
     ) -> Result<BackupPlan> {
         // Keys and storages first: a wrong one shows at once, not after an hour of dumping.
-        let keys = if job.encrypt { Some(self.keys().await?.for_writing()?) } else { None };
-        if keys.as_ref().is_some_and(|keys| keys.authenticate.is_none()) {
+        let keys = self.keys().await?;
+        let encryption = if job.encrypt { Some(keys.encryption()?) } else { None };
+        let authenticate = keys.signer();
+        if job.encrypt && authenticate.is_none() {
             context.warn(
                 "nothing proves later that this backup is ours: set `signing_key` under [encryption]",
             );
@@ -47,7 +49,7 @@ impl Deployment {
         let storages = self.storages(Some(name))?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);
-        transforms.extend(keys.as_ref().map(|keys| Arc::clone(&keys.transform)));
+        transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));
 
         context.step("connecting to the database");
         let server = self.connect(&job.postgres.url, "database").await?;
@@ -61,8 +63,8 @@ impl Deployment {
             postgres: Some(server.versions()),
             parts: parts(&server, &job.postgres).await,
             transforms,
-            keys: keys.as_ref().map(|keys| keys.labels.clone()).unwrap_or_default(),
-            authenticate: keys.and_then(|keys| keys.authenticate),
+            keys: if job.encrypt { keys.labels() } else { Vec::new() },
+            authenticate,
             storages,
             policy: job.required_storages.map_or(Policy::All, Policy::AtLeast),
             timeout: job.timeout.unwrap_or(DEFAULT_TIMEOUT),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Result, Transform};
+use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Result};
 use backup_crypto::{Authenticator, OpenPgp, Passphrase, Recipient, SecretKey, Signer};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,13 +21,6 @@ pub(crate) struct Keys {
     secret_keys: Vec<SecretKey>,
     signing_key: Option<SecretKey>,
     trusted_signers: Vec<Signer>,
-}
-
-/// What a backup needs of them.
-pub(crate) struct WritingKeys {
-    pub(crate) transform: Arc<dyn Transform>,
-    pub(crate) labels: Vec<String>,
-    pub(crate) authenticate: Option<Arc<dyn Authenticate>>,
 }
 
 impl Deployment {
@@ -57,21 +50,24 @@ impl Deployment {
 }
 
 impl Keys {
-    /// What encrypts and signs a backup.
-    pub(crate) fn for_writing(&self) -> Result<WritingKeys> {
-        let transform = self.recipients.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_recipient);
-        if !transform.can_encrypt() {
-            return Err(Error::usage("encryption", "there is no key to encrypt with")
-                .next_step("set `passphrase` or `recipients` under [encryption]"));
+    /// What encrypts a backup.
+    pub(crate) fn encryption(&self) -> Result<OpenPgp> {
+        let openpgp = self.recipients.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_recipient);
+        if openpgp.can_encrypt() {
+            return Ok(openpgp);
         }
-        Ok(WritingKeys {
-            transform: Arc::new(transform),
-            labels: self.labels(),
-            authenticate: match self.authenticator() {
-                Some(known) if known.can_sign() => self.authenticate(),
-                _ => None,
-            },
-        })
+        Err(Error::usage("encryption", "there is no key to encrypt with")
+            .next_step("set `passphrase` or `recipients` under [encryption]"))
+    }
+
+    /// What signs manifests, encrypted or not.
+    pub(crate) fn signer(&self) -> Option<Arc<dyn Authenticate>> {
+        self.authenticator().filter(Authenticator::can_sign).and_then(|_| self.authenticate())
+    }
+
+    /// Whether nothing at all is configured.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.labels().is_empty() && self.secret_keys.is_empty() && self.authenticator().is_none()
     }
 
     /// The inverses of all transforms, OpenPGP's with every key there is.
@@ -202,7 +198,7 @@ impl Deployment {
         let keys = self.keys().await?;
         for (name, job) in &self.config().job {
             if job.encrypt {
-                keys.for_writing()?;
+                keys.encryption()?;
             }
             crate::wiring::compression(&job.compression)?;
             self.storages(Some(name))?;

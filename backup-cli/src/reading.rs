@@ -71,9 +71,8 @@ impl Deployment {
         };
         let outcome = pipeline::run(file.flow(&decoders, sink)?, context).await?;
         let summary = check.summary();
-        let sealed = summary.as_ref().is_some_and(backup_pg::ArchiveSummary::has_checksum);
         Ok(FileCheck {
-            checksummed: file.has_checksum() || sealed,
+            checksummed: file.has_checksum(),
             inventory: summary.map(|summary| summary.inventory()),
             plain_bytes: outcome.written.bytes,
             file,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::pipeline::{self, Context, Flow, Limits};
-use backup_core::{CatalogEntry, Error, ErrorKind, PartRole, Result};
+use backup_core::{CatalogEntry, Error, ErrorKind, Origin, PartRole, Result};
 use backup_pg::{Globals, PgRestore, RESTORE_TIMEOUT, RestoreReport, TablespaceMap};
 
 use crate::config::Value;
@@ -74,12 +74,16 @@ impl Deployment {
         context: &Context,
     ) -> Result<RestoreSummary> {
         let reader = self.reader(entry).await?;
-        let authenticate = self.keys().await?.authenticate();
-        match reader.authenticate(authenticate.as_deref()).await {
-            Err(error) if options.accept_unsigned && error.kind() != ErrorKind::Interrupted => {
-                context.warn(&format!("going on as told, though {}", error.message()));
+        let keys = self.keys().await?;
+        let authenticate = keys.authenticate();
+        match reader.origin(authenticate.as_deref()).await? {
+            Origin::Proven => {}
+            // Who uses no keys at all has nothing that could prove it.
+            Origin::Unsigned if keys.is_empty() && !reader.manifest().is_encrypted() => {}
+            unproven if options.accept_unsigned => {
+                context.warn(&format!("going on as told, though {}", unproven.error().message()));
             }
-            checked => checked?,
+            unproven => return Err(unproven.error()),
         }
         let dump = reader.manifest().part(PartRole::Database).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")

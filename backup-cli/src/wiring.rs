@@ -41,6 +41,6 @@ impl Deployment {
 
     /// The connection that `url` names.
     pub(crate) async fn connection(&self, url: &Value, what: &'static str) -> Result<Connection> {
-        url.fetch(what, self.environment()).await?.expose_secret().parse()
+        url.fetch(what, self.environment()).await?.expose_secret().trim().parse()
     }
 }

@@ -116,8 +116,12 @@ impl Catalog {
 
     fn not_found(&self, wanted: &str) -> Error {
         let Some(problem) = self.problems.first() else {
-            return Error::new(ErrorKind::NotFound, "catalog", format!("there is no backup {wanted}"))
-                .next_step("`marb-backup list` shows what there is");
+            return Error::new(
+                ErrorKind::NotFound,
+                "catalog",
+                format!("there is no backup {wanted}"),
+            )
+            .next_step("`marb-backup list` shows what there is");
         };
         Error::new(
             ErrorKind::Unchecked,

@@ -172,7 +172,7 @@ pub use layout::BackupId;
 pub use manifest::*;
 pub use memory::{Collect, Discard, InMemory};
 pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
-pub use read::{BackupReader, Decoders};
+pub use read::{BackupReader, Decoders, Origin};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
 pub use sink::{Committed, Sink, SinkWriter};

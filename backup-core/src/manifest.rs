@@ -186,6 +186,11 @@ impl Manifest {
         self.parts.iter().find(|part| part.role == role)
     }
 
+    /// Whether any part is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.parts.iter().any(|part| !part.keys.is_empty())
+    }
+
     /// Stored bytes of all parts.
     pub fn stored_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()

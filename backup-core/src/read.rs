@@ -6,8 +6,8 @@ use crate::backup::checksum_list;
 use crate::layout::{MANIFEST, RESTORE_NOTE, SHA256SUMS, SIGNATURE};
 use crate::pipeline::{self, Context, Flow, Stage};
 use crate::{
-    Authenticate, CatalogEntry, Collect, Contents, Digest, Discard, Error, ErrorKind, Manifest, Part,
-    PartRole, Result, Sink, Storage, StoredObject, Transform, read_small,
+    Authenticate, CatalogEntry, Collect, Contents, Digest, Discard, Error, ErrorKind, Manifest,
+    Part, PartRole, Result, Sink, Storage, StoredObject, Transform, read_small,
 };
 
 /// The transforms that can be undone here, by the names that manifests record.
@@ -55,6 +55,37 @@ impl Decoders {
     /// The inverses of a part's transforms, in the order of reading.
     fn stages(&self, part: &Part) -> Result<Vec<Stage>> {
         part.transforms.iter().rev().map(|name| self.get(name).map(Stage::decode)).collect()
+    }
+}
+
+/// What is known of who wrote a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A key of ours signed it.
+    Proven,
+    /// Nobody signed it.
+    Unsigned,
+    /// It is signed, and no key at hand can tell by whom.
+    NoKey,
+}
+
+impl Origin {
+    /// The refusal of a backup whose origin isn't proven.
+    pub fn error(self) -> Error {
+        match self {
+            Origin::NoKey => Error::new(
+                ErrorKind::Unchecked,
+                "manifest",
+                "without its key it can't be told who wrote this backup",
+            )
+            .next_step("configure the passphrase, or the signer's public key as `trusted_signers`"),
+            Origin::Proven | Origin::Unsigned => {
+                Error::refused("manifest", "the backup is not signed: nothing proves who wrote it")
+                    .next_step(
+                        "if you know who did, --accept-unsigned goes on; a restore runs its SQL",
+                    )
+            }
+        }
     }
 }
 
@@ -124,33 +155,36 @@ impl BackupReader {
         format!("{}/{file}", self.folder)
     }
 
-    /// Whether the manifest is ours. A backup without encryption carries no signature and
-    /// passes: nothing about it is secret, and nothing proves its origin.
+    /// What is known of who wrote the backup.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] when it is forged, altered, or should be signed and isn't;
-    /// [`ErrorKind::Unchecked`] when nothing at hand can tell.
-    pub async fn authenticate(&self, authenticate: Option<&dyn Authenticate>) -> Result<()> {
-        if self.manifest.parts.iter().all(|part| part.keys.is_empty()) && authenticate.is_none() {
-            return Ok(());
-        }
-        let Some(authenticate) = authenticate else {
-            return Err(Error::new(
-                ErrorKind::Unchecked,
-                "manifest",
-                "without a key it can't be told who wrote this backup",
-            )
-            .next_step("configure the passphrase or the signer's public key under [encryption]"));
+    /// [`ErrorKind::Refused`] when the manifest is forged or altered; others when the signature
+    /// can't be read.
+    pub async fn origin(&self, authenticate: Option<&dyn Authenticate>) -> Result<Origin> {
+        let signature = match read_small(&self.object(SIGNATURE)).await {
+            Ok(signature) => signature,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Origin::Unsigned),
+            Err(error) => return Err(error),
         };
-        let signature = read_small(&self.object(SIGNATURE)).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::refused("manifest", "the backup is not signed")
-                .caused_by(error)
-                .next_step(
-                    "do not restore it unless you know who wrote it; --accept-unsigned goes on",
-                ),
-            _ => error,
-        })?;
-        authenticate.verify(&self.manifest_json, &signature)
+        match authenticate.map(|known| known.verify(&self.manifest_json, &signature)) {
+            Some(Ok(())) => Ok(Origin::Proven),
+            Some(Err(error)) if error.kind() != ErrorKind::Unchecked => Err(error),
+            Some(Err(_)) | None => Ok(Origin::NoKey),
+        }
+    }
+
+    /// Whether the signature is as it should be: right, or absent where nothing here could
+    /// have made one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when the manifest is forged, altered, or should be signed and
+    /// isn't; [`ErrorKind::Unchecked`] when nothing at hand can tell.
+    pub async fn authenticate(&self, authenticate: Option<&dyn Authenticate>) -> Result<()> {
+        match self.origin(authenticate).await? {
+            Origin::Proven => Ok(()),
+            Origin::Unsigned if authenticate.is_none() => Ok(()),
+            unproven => Err(unproven.error()),
+        }
     }
 
     /// Checks the unencrypted companions against their digests in the manifest, and the
@@ -162,7 +196,8 @@ impl BackupReader {
         for companion in &self.manifest.companions {
             let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
             let storage = Arc::clone(&self.storage);
-            read_small(&StoredObject::checked(storage, self.key(&companion.file), expected)).await?;
+            read_small(&StoredObject::checked(storage, self.key(&companion.file), expected))
+                .await?;
         }
         let has_note = self.manifest.companions.iter().any(|c| c.file == RESTORE_NOTE);
         if !has_note {
@@ -185,7 +220,9 @@ impl BackupReader {
         read_small(&list).await.map(drop).map_err(|error| match error.kind() {
             ErrorKind::Damaged => Error::damaged(
                 "manifest",
-                format!("SHA256SUMS does not fit {MANIFEST} and {SIGNATURE}: one of them was altered"),
+                format!(
+                    "SHA256SUMS does not fit {MANIFEST} and {SIGNATURE}: one of them was altered"
+                ),
             )
             .caused_by(error)
             .next_step("restore from another storage's copy or an older backup"),
@@ -213,7 +250,12 @@ impl BackupReader {
     ///
     /// # Errors
     /// [`ErrorKind::Unchecked`] when a transform can't be undone here.
-    pub fn flow(&self, part: &Part, contents: Option<&Contents>, sink: Arc<dyn Sink>) -> Result<Flow> {
+    pub fn flow(
+        &self,
+        part: &Part,
+        contents: Option<&Contents>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Flow> {
         let object =
             StoredObject::checked(Arc::clone(&self.storage), self.key(&part.file), part.digest());
         let plain = contents.and_then(|contents| contents.part(&part.name));

@@ -90,11 +90,12 @@ fn load_command(manifest: &Manifest, dump: &Part) -> String {
     if !needs_filter(manifest) {
         return format!("decode {file} | pg_restore --create --exit-on-error -d postgres");
     }
-    // The server does not know a parameter that this pg_restore sets before it starts. Only
-    // lines in front of the first row of data are looked at, so no data can be changed.
+    // The server does not know a parameter that this pg_restore sets each time it connects.
+    // Only that line right behind its neighbour, and only in front of the first row of data, is
+    // taken out: a name or a row that looks like it stays.
     format!(
         "decode {file} | pg_restore --create -f - \\\n  \
-         | sed '1,/^COPY .* FROM stdin;$/{{/^SET transaction_timeout = 0;$/d;}}' \\\n  \
+         | sed '1,/^COPY .* FROM stdin;$/{{/^SET idle_in_transaction_session_timeout = 0;$/{{n;/^SET transaction_timeout = 0;$/d;}};}}' \\\n  \
          | psql -X -q -v ON_ERROR_STOP=1 -d postgres"
     )
 }

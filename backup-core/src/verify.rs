@@ -199,7 +199,9 @@ pub async fn store_proof(
     let json = serde_json::to_vec_pretty(&proof)
         .map_err(|e| Error::failed("proof", "could not be written as JSON").caused_by(e))?;
     // Two proofs of one second say the same about the same bytes; the first one stays.
-    let name = started.strftime("%Y%m%dT%H%M%SZ-verify.json").to_string();
+    let name = started.strftime("%Y%m%dT%H%M%SZ");
+    // The name tells the result, so that a listing does not have to read every proof.
+    let name = format!("{name}-verify{}.json", if proof.passed { "" } else { "-failed" });
     let key = reader.key(&format!("{PROOFS}/{name}"));
     reader.storage().create_new(&key, Bytes::from(json)).await.map(|_| ())
 }

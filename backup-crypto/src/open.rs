@@ -50,7 +50,8 @@ pub(crate) fn open(mut inlet: Inlet, outlet: &mut Outlet, keyring: &Keyring) -> 
 }
 
 fn open_armored(inlet: Inlet, outlet: &mut Outlet, keyring: &Keyring) -> Result<()> {
-    let options = DearmorOptions::new().set_limit(MAX_ARMOR_HEADER_BYTES).enable_crc24_check();
+    // The armor's own checksum is passed over: the one inside the encryption is far stronger.
+    let options = DearmorOptions::new().set_limit(MAX_ARMOR_HEADER_BYTES);
     let mut dearmor = Dearmor::with_options(inlet, options);
     dearmor.read_header().map_err(|e| no_message().caused_by(e))?;
     if !matches!(dearmor.typ, Some(BlockType::Message | BlockType::File)) {

@@ -39,7 +39,7 @@ fn is_binary(prefix: &[u8]) -> Option<bool> {
         },
         // Symmetric-key encrypted session key: version, cipher, the way to the key.
         3 => match body(0)? {
-            4 => is_cipher(body(1)?) && matches!(body(2)?, 0 | 1 | 3 | 4),
+            4 => is_cipher(body(1)?) && is_way_to_key(body(2)?, body(3)?),
             5 => is_cipher(body(1)?) && matches!(body(2)?, 1..=3),
             6 => is_cipher(body(2)?) && matches!(body(3)?, 1..=3),
             _ => false,
@@ -58,6 +58,15 @@ fn is_binary(prefix: &[u8]) -> Option<bool> {
 
 fn is_cipher(number: u8) -> bool {
     matches!(number, 1..=4 | 7..=13)
+}
+
+/// Simple, salted or iterated with a hash that exists, or Argon2.
+fn is_way_to_key(way: u8, hash: u8) -> bool {
+    match way {
+        0 | 1 | 3 => matches!(hash, 1..=3 | 8..=14),
+        4 => true,
+        _ => false,
+    }
 }
 
 /// Tag and beginning of the body of the packet that stands first.

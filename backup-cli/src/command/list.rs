@@ -62,18 +62,16 @@ fn state(entry: &CatalogEntry) -> String {
     if words.is_empty() {
         words.push("complete".to_owned());
     }
-    match last_proof(entry) {
-        Some(date) => words.push(format!("checked {date}")),
-        None => words.push("never verified".to_owned()),
-    }
+    words.push(last_proof(entry).unwrap_or_else(|| "never verified".to_owned()));
     words.join(", ")
 }
 
-/// The day of the newest proof, from its file name.
+/// The newest proof, from its file name.
 fn last_proof(entry: &CatalogEntry) -> Option<String> {
     let newest = entry.copies.iter().flat_map(|copy| &copy.proofs).max()?;
-    let day = newest.get(..8)?;
-    Some(format!("{}-{}-{}", day.get(..4)?, day.get(4..6)?, day.get(6..8)?))
+    let day = format!("{}-{}-{}", newest.get(..4)?, newest.get(4..6)?, newest.get(6..8)?);
+    let failed = newest.ends_with("-failed.json");
+    Some(format!("{} {day}", if failed { "FAILED its check" } else { "checked" }))
 }
 
 fn as_json(catalog: &Catalog) -> Value {

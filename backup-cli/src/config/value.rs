@@ -91,8 +91,8 @@ impl Value {
             Value::File(from) => read_file(what, &from.file)?,
             Value::Command(from) => run(what, &from.command).await?,
         };
+        // As gpg reads a passphrase file: a carriage return belongs to the line.
         let line = text.split('\n').next().unwrap_or_default();
-        let line = line.strip_suffix('\r').unwrap_or(line);
         if line.is_empty() {
             return Err(Error::usage(what, format!("{} gives nothing", self.origin())));
         }

@@ -14,8 +14,9 @@ use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
-    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source,
-    SourceIdentity, Storage, Transform, layout,
+    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT,
+    Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source, SourceIdentity,
+    Storage, Transform, layout,
 };
 use folder::Folder;
 
@@ -111,8 +112,15 @@ pub async fn backup(plan: BackupPlan, context: &Context) -> Result<BackupReport>
 /// Refuses names that would leave the folder or overwrite another file in it.
 fn check_part_names(plan: &BackupPlan) -> Result<()> {
     let contents = stored_name(plan, layout::CONTENTS);
-    let reserved = [layout::MANIFEST, layout::SIGNATURE, layout::SHA256SUMS, layout::RESTORE_NOTE,
-        layout::CLAIM, layout::PROOFS, &contents];
+    let reserved = [
+        layout::MANIFEST,
+        layout::SIGNATURE,
+        layout::SHA256SUMS,
+        layout::RESTORE_NOTE,
+        layout::CLAIM,
+        layout::PROOFS,
+        &contents,
+    ];
     let mut taken: BTreeSet<String> = reserved.into_iter().map(str::to_owned).collect();
     for part in &plan.parts {
         let file = stored_name(plan, &part.name);
@@ -127,7 +135,9 @@ fn check_part_names(plan: &BackupPlan) -> Result<()> {
 
 /// The file name of a part, with the extensions of the transforms.
 fn stored_name(plan: &BackupPlan, part: &str) -> String {
-    plan.transforms.iter().fold(part.to_owned(), |name, transform| format!("{name}.{}", transform.extension()))
+    plan.transforms
+        .iter()
+        .fold(part.to_owned(), |name, transform| format!("{name}.{}", transform.extension()))
 }
 
 async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {

@@ -54,9 +54,11 @@ impl Cancel {
         if let (None, Some(parent)) = (self.reason.get(), &self.parent) {
             return parent.error();
         }
-        let (kind, reason) = self.reason.get().cloned().unwrap_or_else(|| {
-            (ErrorKind::Interrupted, "the run was cancelled".to_owned())
-        });
+        let (kind, reason) = self
+            .reason
+            .get()
+            .cloned()
+            .unwrap_or_else(|| (ErrorKind::Interrupted, "the run was cancelled".to_owned()));
         Error::new(kind, "run", reason).next_step("nothing half-done was kept; start the run again")
     }
 

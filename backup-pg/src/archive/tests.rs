@@ -188,6 +188,20 @@ fn trailing_bytes_are_noticed() {
     }
 }
 
+/// Behind the data of pg18-redirected its table of contents stands again, and nothing else may.
+#[test]
+fn only_the_same_table_of_contents_may_follow_the_data() {
+    let archive = fixture("pg18-redirected");
+    let first = archive.windows(8).position(|w| w == b"parted_1").unwrap();
+    let again = archive.windows(8).rposition(|w| w == b"parted_1").unwrap();
+    assert!(again > first + 10_000);
+    let mut broken = archive.to_vec();
+    broken[again] = b'q';
+    let error = read(&broken, 4096).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert!(error.message().contains("follow its end"), "{error}");
+}
+
 /// Damage in the data itself can't be seen without a checksum, which only gzip has; but
 /// nothing may crash.
 fn flips_do_no_harm(step: usize) {

@@ -324,4 +324,10 @@ pub(super) const CAUSES: &[Cause] = &[
         "the server or the network broke the connection off",
         "look into the server's log (a crash, a restart, the out-of-memory killer), then run again",
     ),
+    // pg_dumpall keeps the server's own words to itself.
+    cause(
+        &["pg_dumpall: error: could not connect to database"],
+        "the server did not let pg_dumpall in, though it had let others in before",
+        "look into the server's log (it may have been stopped, or be out of connections), then run again",
+    ),
 ];

@@ -29,8 +29,16 @@ async fn queries_statements_and_their_failures() {
     assert_eq!(psql.query_text("select count(*) from public.t").await.unwrap(), "2");
 
     // The failing statement is quoted by psql: its password is not.
-    let quoted = psql.execute("alter role nobody_here password 'very-secret'").await.unwrap_err();
-    assert!(!format!("{quoted:?}").contains("very-secret"), "{quoted:?}");
+    let quoted = psql.execute("alter role x password 'very-secret' nonsense").await.unwrap_err();
+    let said = format!("{quoted:?}");
+    assert!(said.contains("LINE") && !said.contains("very-secret"), "{said}");
+
+    // libpq reads our quoting back.
+    let nasty = r#"it's \ "a" = b 'c"#;
+    let create = format!("create database \"{}\"", nasty.replace('"', "\"\""));
+    psql.execute(&create).await.unwrap();
+    let there = psql.with_database(nasty);
+    assert_eq!(there.query_text("select current_database()").await.unwrap(), nasty);
 
     let large = psql.query_text("select repeat('x', 10000000)").await.unwrap();
     assert_eq!(large.len(), 10_000_000);

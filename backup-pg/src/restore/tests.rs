@@ -346,6 +346,34 @@ async fn missing_roles_are_refused_or_made_from_the_globals() {
     assert_eq!(target.sql("plain", owner).await, "postgres");
 }
 
+/// The database must not be lost for a setting that can't be made.
+#[tokio::test]
+async fn a_property_that_can_not_be_set_is_told_and_costs_nothing_else() {
+    let bench = Bench::start().await;
+    let gone = "CREATE ROLE gone; ALTER ROLE gone IN DATABASE fx SET work_mem = '1MB'";
+    bench.sql("postgres", gone).await;
+    let archive = bench.dump().await;
+    bench.sql("postgres", "DROP ROLE gone").await;
+    let restore = bench.restore("fx2", RestoreOptions::default());
+    write(&restore, &archive).await.unwrap().commit().await.unwrap();
+    let notes = restore.report().unwrap().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("gone") && notes[0].contains("could not be run"), "{notes:?}");
+    assert_eq!(bench.text("fx2"), bench.text("fx"));
+}
+
+/// What a service file or libpq's defaults name is found out by connecting.
+#[tokio::test]
+async fn a_connection_without_a_database_leads_where_libpq_goes() {
+    let bench = Bench::start().await;
+    let nameless = bench.server.connection_string("").trim_end_matches('/').to_owned();
+    let connection: Connection = nameless.parse().unwrap();
+    assert_eq!(connection.database(), None);
+    let restore = PgRestore::new(connection, bench.search.clone(), RestoreOptions::default());
+    write(&restore, &bench.dump().await).await.unwrap().commit().await.unwrap();
+    assert_eq!(restore.report().unwrap().database, "postgres");
+}
+
 #[tokio::test]
 async fn tablespaces_are_refused_mapped_or_ignored() {
     let bench = Bench::start().await;
