@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::pipeline::{CHUNK_BYTES, Cancel, Context, Limits, Policy};
-use backup_core::{BackupPlan, ErrorKind, Storage, layout};
+use backup_core::{BackupId, BackupPlan, ErrorKind, Storage, layout};
 use backup_testkit::{CountedStorage, FailCalls, FaultySource, Memory, SourceFault};
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
@@ -242,12 +242,18 @@ async fn leftovers_are_swept_by_age_alone() {
     assert!(before.iter().all(|key| memory.keys().contains(key)));
 
     let timeout = SignedDuration::try_from(plan(Vec::new()).timeout).unwrap();
-    for (age, stays) in [(timeout, true), (timeout + SignedDuration::from_hours(25), false)] {
+    // The object looks old, but the run of this id may still be going on.
+    let oldest = timeout + SignedDuration::from_hours(25);
+    let running = BackupId::new(started.checked_add(oldest - timeout / 2).unwrap(), 1);
+    let running = format!("{}/app.dump.zst", running.folder(JOB));
+    memory.plant(&running, "x");
+    for (age, stays) in [(timeout, true), (oldest, false)] {
         let later = started.checked_add(age).unwrap();
         run_quietly(plan_at(later, storages(&[&memory]))).await.unwrap();
         assert_eq!(memory.keys().contains(&crashed), stays, "{age}");
     }
     let gone: Vec<&String> = before.iter().filter(|key| !memory.keys().contains(key)).collect();
     assert_eq!(gone, [&crashed]);
+    assert!(memory.keys().contains(&running), "a run lost its part");
     assert_all_whole(&[&memory], "after sweeping").await;
 }

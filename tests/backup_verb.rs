@@ -242,12 +242,23 @@ impl Source for Thief {
 
 #[tokio::test]
 async fn a_part_that_vanished_again_is_noticed_before_anything_is_listed() {
-    let memory = memory("memory");
-    let mut plan = plan(storages(&[&memory]));
-    plan.parts[1].source = Arc::new(Thief(memory.clone(), "app.dump"));
-    let error = run_quietly(plan).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
-    assert_empty(&memory, "a stolen part");
+    let (first, second) = (memory("first"), memory("second"));
+    for (policy, stolen_from) in [(Policy::All, &first), (Policy::AtLeast(1), &second)] {
+        let mut plan = BackupPlan { policy, ..plan(storages(&[&first, &second])) };
+        plan.parts[1].source = Arc::new(Thief(Arc::clone(stolen_from), "app.dump"));
+        match run_quietly(plan).await {
+            Err(error) => {
+                assert_eq!((policy, error.kind()), (Policy::All, ErrorKind::Damaged), "{error}");
+                assert_empty(&first, "a stolen part");
+                assert_empty(&second, "a part stolen elsewhere");
+            }
+            Ok(report) => {
+                assert_eq!((policy, report.stored_in), (Policy::AtLeast(1), vec!["first".into()]));
+                assert_eq!(report.failed[0].1.kind(), ErrorKind::Damaged);
+            }
+        }
+        assert_all_whole(&[&first, &second], "a stolen part").await;
+    }
 }
 
 #[tokio::test]

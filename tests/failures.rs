@@ -18,7 +18,8 @@ const ROWS: u32 = 40_000;
 /// How long pg_dump takes when nobody disturbs it.
 async fn dump_time(scratch: &Scratch) -> Duration {
     let child = scratch.start(&["backup"]);
-    let started = dump_started(scratch).await;
+    scratch.wait_for_process("pg_dump").await;
+    let started = Instant::now();
     while scratch.dumping().is_some() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -27,20 +28,10 @@ async fn dump_time(scratch: &Scratch) -> Duration {
     took
 }
 
-/// Waits until pg_dump is at work.
-async fn dump_started(scratch: &Scratch) -> Instant {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while scratch.dumping().is_none() {
-        assert!(Instant::now() < deadline, "pg_dump does not start");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    Instant::now()
-}
-
 /// Starts a backup and waits for a random moment of its dump.
 async fn in_the_midst(scratch: &Scratch, dump: Duration, random: &mut StdRng) -> tokio::process::Child {
     let child = scratch.start(&["backup"]);
-    dump_started(scratch).await;
+    scratch.wait_for_process("pg_dump").await;
     tokio::time::sleep(dump.mul_f64(random.gen_range(0.0..0.8))).await;
     child
 }

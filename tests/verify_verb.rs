@@ -2,6 +2,7 @@
 //! not check.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{
@@ -238,6 +239,34 @@ async fn an_interrupt_at_any_call_is_no_verdict() {
         store_proof(&reader, &report, Timestamp::now(), "test").await.unwrap();
     }
     assert!(!memory.keys().iter().any(|key| key.contains(layout::PROOFS)));
+}
+
+#[tokio::test]
+async fn a_storage_that_hangs_can_be_interrupted() {
+    let (memory, _) = backed_up(true).await;
+    let catalog = Catalog::load(&storages(&[&memory]), None).await;
+    for k in 1.. {
+        let storage = Troubled::new(memory.clone(), k, Trouble::Stall);
+        let shared: Arc<dyn Storage> = Arc::new(storage.clone());
+        let reader = BackupReader::new(&catalog.backups[0], shared, decoders());
+        let context = Context::default();
+        let cancel = context.cancel.clone();
+        let waiting = storage.clone();
+        tokio::spawn(async move {
+            while !waiting.struck() {
+                tokio::task::yield_now().await;
+            }
+            cancel.interrupt("enough");
+        });
+        let work = verify(&reader, Some(&SEAL), &|_| None, &context);
+        let ended = tokio::time::timeout(Duration::from_secs(5), work).await;
+        let report = ended.expect("an interrupted verification must end");
+        if !storage.struck() {
+            assert!(worst(&report).is_none() && k > 6);
+            return;
+        }
+        assert_eq!(worst(&report), Some(ErrorKind::Interrupted), "call {k}");
+    }
 }
 
 fn proofs(memory: &Memory) -> Vec<Proof> {

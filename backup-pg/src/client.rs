@@ -108,12 +108,6 @@ impl ClientCommand {
         self
     }
 
-    /// Where the child reads from; without this, from nothing.
-    pub(crate) fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
-        self.command.stdin(stdin);
-        self
-    }
-
     /// Starts the child, with stdout and stderr piped. `stage` names it in errors.
     pub(crate) fn spawn(mut self, stage: &'static str, stdin: Stdio) -> Result<ClientChild> {
         self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -156,11 +150,6 @@ pub(crate) struct Ending {
 }
 
 impl ClientChild {
-    /// Its process id, while it runs.
-    pub(crate) fn id(&self) -> Option<u32> {
-        self.child.id()
-    }
-
     /// Its standard input, once.
     pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()

@@ -30,7 +30,7 @@ pub use connect::Connection;
 pub use database::{DatabasePlan, TablespaceMap, database_facts, plan_database};
 pub use dump::{DumpOptions, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT};
 pub use globals::{Globals, GlobalsPlan, Tablespace, plan_globals};
-pub use psql::Psql;
+pub use psql::{LOCK_TIMEOUT, Psql, QUERY_TIMEOUT};
 pub use restore::{PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport};
 pub use roles::{GlobalsDump, NO_ROLE_PASSWORDS};
 pub use server::Server;

@@ -118,6 +118,15 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
         assert_eq!(files(disk.path()), [storage.root().join("db/old")], "{size}");
         assert!(!storage.root().join("db/2026").exists(), "no empty folder stays");
     }
+    // Whoever commits after a failed write has not understood it, and must not publish half.
+    let mut writer = storage.begin("db/half").await.unwrap();
+    let mut failed = false;
+    for piece in random(1, 8_000_000).chunks(2_000_000) {
+        failed |= writer.write(piece.to_vec().into()).await.is_err();
+    }
+    assert!(failed && writer.commit().await.is_err());
+    assert_eq!(files(disk.path()), [storage.root().join("db/old")]);
+
     let claim = storage.create_new("db/claim", random(2, 3_000_000).into()).await.unwrap_err();
     assert_says(&claim, ErrorKind::Failed, "the disk is full", "prune");
     assert_eq!(files(disk.path()), [storage.root().join("db/old")]);

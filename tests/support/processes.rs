@@ -11,6 +11,9 @@ use super::Scratch;
 /// How long a process may take to end after its parent did.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a run may take until it starts a client program.
+const STARTING_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running process.
 #[derive(Debug)]
 pub struct Process {
@@ -52,8 +55,22 @@ impl Scratch {
 
     /// The pg_dump at work, not one that only tells its version.
     pub fn dumping(&self) -> Option<Process> {
-        let dumps = |p: &Process| p.program() == "pg_dump" && p.has_argument("--format=custom");
-        self.processes().into_iter().find(dumps)
+        self.working("pg_dump")
+    }
+
+    /// A client program at work, not one that only tells its version.
+    pub fn working(&self, program: &str) -> Option<Process> {
+        let works = |p: &Process| p.program() == program && !p.has_argument("--version");
+        self.processes().into_iter().find(works)
+    }
+
+    /// Waits until a client program is at work.
+    pub async fn wait_for_process(&self, program: &str) {
+        let deadline = Instant::now() + STARTING_LIMIT;
+        while self.working(program).is_none() {
+            assert!(Instant::now() < deadline, "{program} does not start");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Asserts that every process that was started is gone within a moment.

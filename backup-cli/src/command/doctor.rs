@@ -1,6 +1,6 @@
 //! `doctor`: every prerequisite, with the fix for each that is missing.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::BufRead;
 
 use backup_cli::{Condition, Deployment, Diagnosis, Finding};
 use backup_core::{Error, Result};
@@ -19,7 +19,7 @@ pub async fn run(args: DoctorArgs, session: &Session) -> Result<u8> {
     let (_, config) = setup::config(&session.common)?;
     let deployment = Deployment::new(config, setup::environment())?;
     if args.confirm_key {
-        return confirm(&deployment).await;
+        return session.context.cancel.guard(confirm(&deployment)).await;
     }
     let diagnosis = session.context.cancel.guard(async { Ok(deployment.diagnose(&session.context).await) }).await?;
     if session.common.json {
@@ -32,48 +32,49 @@ pub async fn run(args: DoctorArgs, session: &Session) -> Result<u8> {
 
 async fn confirm(deployment: &Deployment) -> Result<u8> {
     let wanted = deployment.key_to_confirm().await?;
-    let typed = ask(&format!("Type {wanted}, from the copy that is kept off this host: "))?;
+    eprint!("Type {wanted}, from the copy that is kept off this host: ");
+    let typed = {
+        // Restored when this future is dropped, by Ctrl-C too.
+        let _hidden = HiddenInput::start();
+        tokio::task::spawn_blocking(read_line).await.unwrap_or_else(|_| Err(nothing_typed()))?
+    };
     deployment.confirm_key(&typed).await?;
     output::print("Confirmed. `doctor` stays quiet about it until the key changes.\n")?;
     Ok(0)
 }
 
-/// Reads a line; on a terminal without showing it.
-fn ask(prompt: &str) -> Result<SecretString> {
-    let unreadable = |e: std::io::Error| Error::usage("doctor", "nothing was typed").caused_by(e);
-    let stdin = std::io::stdin();
-    eprint!("{prompt}");
-    let _ = std::io::stderr().flush();
-    let hidden = stdin.is_terminal().then(|| HiddenInput::start(&stdin)).flatten();
+fn nothing_typed() -> Error {
+    Error::usage("doctor", "nothing was typed")
+}
+
+fn read_line() -> Result<SecretString> {
     let mut line = String::new();
-    stdin.lock().read_line(&mut line).map_err(unreadable)?;
-    if hidden.is_some() {
-        eprintln!();
-    }
-    Ok(SecretString::from(line.trim_end_matches(['\n', '\r']).to_owned()))
+    std::io::stdin().lock().read_line(&mut line).map_err(|e| nothing_typed().caused_by(e))?;
+    Ok(SecretString::from(line.trim_end_matches('\n').to_owned()))
 }
 
 /// Keeps the terminal from showing what is typed, as long as it lives.
-struct HiddenInput<'a> {
-    terminal: &'a std::io::Stdin,
+struct HiddenInput {
     before: rustix::termios::Termios,
 }
 
-impl<'a> HiddenInput<'a> {
-    fn start(terminal: &'a std::io::Stdin) -> Option<Self> {
+impl HiddenInput {
+    fn start() -> Option<Self> {
         use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-        let before = tcgetattr(terminal).ok()?;
+        let terminal = std::io::stdin();
+        let before = tcgetattr(&terminal).ok()?;
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(terminal, OptionalActions::Now, &hidden).ok()?;
-        Some(Self { terminal, before })
+        tcsetattr(&terminal, OptionalActions::Now, &hidden).ok()?;
+        Some(Self { before })
     }
 }
 
-impl Drop for HiddenInput<'_> {
+impl Drop for HiddenInput {
     fn drop(&mut self) {
         let now = rustix::termios::OptionalActions::Now;
-        let _ = rustix::termios::tcsetattr(self.terminal, now, &self.before);
+        let _ = rustix::termios::tcsetattr(std::io::stdin(), now, &self.before);
+        eprintln!();
     }
 }
 

@@ -31,6 +31,9 @@ const EXIT_SIGINT: u8 = 130;
 /// Exit code of a run that SIGTERM ended.
 const EXIT_SIGTERM: u8 = 143;
 
+/// How long threads may take to end once a verb is done.
+const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// What a verb works with.
 pub struct Session {
     /// Flags of every verb.
@@ -52,7 +55,12 @@ pub fn run() -> ExitCode {
     log_to_stderr(&arguments.common);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let code = match runtime {
-        Ok(runtime) => runtime.block_on(run_verb(arguments)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run_verb(arguments));
+            // A thread that still waits for a key press must not keep the program.
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+            code
+        }
         Err(e) => tell(&Error::failed("start", "no threads can be started").caused_by(e), false),
     };
     ExitCode::from(code)

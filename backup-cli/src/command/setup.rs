@@ -1,7 +1,7 @@
 //! From flags, environment and config file to a [`Deployment`]. Flags beat environment, the
 //! environment beats the file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backup_cli::config::{
     Config, EncryptionConfig, Environment, FromEnv, FromFile, JobConfig, StorageConfig, Value,
@@ -53,7 +53,7 @@ fn config_from_flags(url: &str, flags: &JobFlags, to: &[String]) -> Result<Confi
     job.encrypt = !flags.no_encryption;
     job.allow_plaintext = flags.no_encryption;
     let encryption = EncryptionConfig {
-        passphrase: flags.passphrase_file.as_ref().map(file_value),
+        passphrase: flags.passphrase_file.as_deref().map(file_value),
         recipients: flags.recipients.clone(),
         ..EncryptionConfig::default()
     };
@@ -110,8 +110,8 @@ fn add_keys(encryption: &mut EncryptionConfig, from: &From) {
     encryption.secret_keys.extend(from.secret_keys.iter().cloned());
 }
 
-fn file_value(path: &PathBuf) -> Value {
-    Value::File(FromFile { file: path.clone() })
+fn file_value(path: &Path) -> Value {
+    Value::File(FromFile { file: path.to_owned() })
 }
 
 /// Storages from URLs; the scheme names a single one, a number tells several apart.

@@ -52,7 +52,11 @@ async fn verify_entries(
     let mut worst: Option<ErrorKind> = None;
     for entry in entries {
         let reports = deployment.verify(entry, &session.context).await?;
-        if session.context.cancel.is_cancelled() {
+        // One that had read everything when the signal came stands.
+        let interrupted = |report: &VerifyReport| {
+            report.worst().is_some_and(|error| error.kind() == ErrorKind::Interrupted)
+        };
+        if reports.iter().any(interrupted) {
             return Err(session.context.cancel.error());
         }
         for report in &reports {

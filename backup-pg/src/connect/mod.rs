@@ -82,15 +82,16 @@ const PUBLIC_PARAMETERS: &[&str] = &[
 ///
 /// Secrets show up neither in `Debug` nor in [`Connection::label`] nor in a child's arguments.
 /// The password goes into the child's `PGPASSWORD`; another secret goes into a 0600 service
-/// file that lives as long as the child.
+/// file that lives as long as the child (which then doesn't look at `PGSERVICE`, and `service=`
+/// beside such a secret is refused).
 ///
 /// ```
 /// use backup_pg::Connection;
 /// let connection: Connection =
-///     "postgresql+psycopg2://marb:se%40cret@db.example:5433/claims?sslmode=require".parse()?;
+///     "postgresql+psycopg2://marb:hun%40ter@db.example:5433/claims?sslmode=require".parse()?;
 /// assert_eq!(connection.label(), "db.example:5433/claims");
 /// assert_eq!(connection.database(), Some("claims"));
-/// assert!(!format!("{connection:?}").contains("cret"));
+/// assert!(!format!("{connection:?}").contains("hun"));
 /// # Ok::<(), backup_core::Error>(())
 /// ```
 #[derive(Clone, Default)]

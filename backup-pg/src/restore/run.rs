@@ -73,13 +73,15 @@ impl Run {
     fn start_with_psql(orders: &Orders<'_>) -> Result<Self> {
         let mut command = orders.connection.command(&orders.tools.psql())?;
         command.args(["-X", "-q", "--no-password", "--set=ON_ERROR_STOP=1"]);
-        if orders.single_transaction {
-            command.arg("--single-transaction");
-        }
         command.args(["--output=/dev/null", "--file=-"]);
         let mut psql = command.spawn("psql", Stdio::piped())?;
         let mut command = ClientCommand::new(&orders.tools.pg_restore(), orders.connection)?;
         command.arg("--file=-");
+        if orders.single_transaction {
+            // pg_restore writes the COMMIT, as its last word. psql's own --single-transaction
+            // would commit at the end of its input: half the data, when this process is killed.
+            command.arg("--single-transaction");
+        }
         common_arguments(&mut command, orders);
         let mut restore = command.spawn(STAGE, Stdio::piped())?;
         let (Some(from), Some(to)) = (restore.take_stdout(), psql.take_stdin()) else {

@@ -29,12 +29,7 @@ pub(super) fn create(folder: &Path, final_name: &str) -> io::Result<(File, PathB
         .map_err(|refused| refused.error)
 }
 
-/// Whether a file of this name may be an object (finished, or not ours).
-pub(super) fn may_be_object(name: &str) -> bool {
-    !name.ends_with(ENDING)
-}
-
-/// Whether this is a name that [`create`] gives. Stricter than "isn't an object": a sweep
+/// Whether this is a name that [`create`] gives. Stricter than "can't be an object": a sweep
 /// leaves somebody's own `notes.partial` alone.
 pub(super) fn is_leftover(name: &str) -> bool {
     name.strip_suffix(ENDING).and_then(|rest| rest.rsplit_once('.')).is_some_and(
@@ -49,6 +44,7 @@ pub(super) fn is_leftover(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use backup_core::layout::check_key;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -57,7 +53,7 @@ mod tests {
         for name in ["a", "manifest.json", "ü".repeat(127).as_str(), "x".repeat(255).as_str()] {
             let (file, path) = create(folder.path(), name).unwrap();
             let made = path.file_name().unwrap().to_str().unwrap();
-            assert!(is_leftover(made) && !may_be_object(made), "{made}");
+            assert!(is_leftover(made) && check_key(made).is_err(), "{made}");
             assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
             assert!(path.exists(), "dropping the temporary handle must not remove the file");
         }

@@ -283,6 +283,24 @@ async fn folders_may_come_and_go() {
     assert_eq!(everything(storage.root()), [""; 0]);
 }
 
+/// The folder of a storage appears between two looks at it, again and again.
+#[test]
+fn many_may_be_the_first() {
+    for _ in 0..300 {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = Place::new("storage x".into(), scratch.path().join("root"));
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    place.draft("a/b").unwrap();
+                });
+            }
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_racers_one_creates_and_none_sees_half() {
     let (_scratch, storage) = local();

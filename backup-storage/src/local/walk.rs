@@ -26,7 +26,8 @@ impl Place {
     pub(super) fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
         let mut objects = Vec::new();
         self.walk(prefix, |found| {
-            if partial::may_be_object(name_of(&found.key)) && check_key(&found.key).is_ok() {
+            // A leftover's name can't be a key; nor can many a foreign one.
+            if check_key(&found.key).is_ok() {
                 objects.push(self.describe(found.key, &found.file)?);
             }
             Ok(())
@@ -137,5 +138,29 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Ok(value) => Ok(Some(value)),
         Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_vanishes_while_it_is_listed_is_skipped() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::new("storage x".into(), folder.path().to_owned());
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("a/x"), "x").unwrap();
+        let (_, entry) = place.entries("a").unwrap().pop().unwrap();
+
+        fs::remove_dir_all(folder.path().join("a")).unwrap();
+        assert!(place.entries("a").unwrap().is_empty(), "a folder that went");
+        assert!(unless_gone(entry.metadata()).unwrap().is_none(), "a file that went");
+        fs::write(folder.path().join("a"), "x").unwrap();
+        assert!(place.entries("a").unwrap().is_empty(), "a folder that became a file");
+
+        // The root is another matter: without it nothing can be told.
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(place.entries("").is_err());
     }
 }
