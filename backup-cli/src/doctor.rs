@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use backup_core::pipeline::Context;
+use backup_pg::{Server, WORKING_PREFIX};
 use backup_core::{ByteRange, Error, Result, Storage, Transform};
 use bytes::Bytes;
 
@@ -177,6 +178,7 @@ impl Deployment {
         if server.is_standby() {
             diagnosis.warning(&subject, "the server is a standby: a long dump may be cancelled by its recovery", "raise max_standby_streaming_delay there, or dump the primary");
         }
+        examine_unfinished_restores(&subject, &server, diagnosis).await;
         if job.postgres.globals && !server.reads_role_passwords() {
             diagnosis.warning(&subject, format!("{} may not read role passwords: they will not be in the backup", server.user()), "back up as a superuser, or keep the passwords elsewhere");
         }
@@ -208,6 +210,25 @@ impl Deployment {
             "restore by hand",
             format!("{} is not here; RESTORE.md would need it", programs.join(", ")),
             format!("apt-get install {}", packages.join(" ")),
+        );
+    }
+}
+
+/// Databases that a killed restore left under its working name: patients' data nobody needs.
+async fn examine_unfinished_restores(subject: &str, server: &Server, diagnosis: &mut Diagnosis) {
+    let query = format!(
+        "select coalesce(json_agg(datname order by datname), '[]') from pg_catalog.pg_database \
+         where starts_with(datname, '{WORKING_PREFIX}')"
+    );
+    let left: Vec<String> = match server.psql().query_json(&query).await {
+        Ok(left) => left,
+        Err(error) => return diagnosis.bad(subject, &error),
+    };
+    for name in left {
+        diagnosis.warning(
+            subject,
+            format!("{name} is what a restore left that was killed, or is one that still runs"),
+            format!("when no restore is running: dropdb {name}"),
         );
     }
 }

@@ -12,7 +12,8 @@ use crate::{BackupId, Digest, Error, Result};
 /// The number of the newest manifest format this version reads and the one it writes.
 pub const MANIFEST_FORMAT: u32 = 1;
 
-/// How the label of a passphrase starts in [`Part::keys`]; everything else there is a key id.
+/// How the label of a passphrase starts in [`Part::keys`]; everything else there is the
+/// fingerprint of a public key.
 pub const PASSPHRASE_KEY: &str = "passphrase";
 
 /// Everything public about one backup.
@@ -44,7 +45,8 @@ pub struct Manifest {
     pub postgres: Option<PostgresVersions>,
     /// Every part, in the order they were written.
     pub parts: Vec<Part>,
-    /// The unencrypted companions (`RESTORE.md`, `SHA256SUMS`) with their digests.
+    /// The unencrypted companions (`RESTORE.md`) with their digests. `SHA256SUMS` is not among
+    /// them: it lists the manifest itself.
     #[serde(default)]
     pub companions: Vec<Companion>,
     /// What one must know before relying on it, a line each.
@@ -120,7 +122,7 @@ pub struct Part {
     pub bytes: u64,
     /// SHA-256 of the stored bytes, in hex.
     pub sha256: String,
-    /// Who can open it: key ids, or a label for the passphrase. Empty when not encrypted.
+    /// Who can open it: fingerprints of public keys, or a label for the passphrase. Empty when not encrypted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<String>,
 }

@@ -8,7 +8,7 @@
 //! has its say first.
 //!
 //! Architecture invariants: children are ended *before* their input is closed, because psql
-//! commits at the end of its input; and only a database that this writer made is ever dropped.
+//! takes the end of its input for the end of its work; and only a database that this writer made is ever dropped.
 
 mod compare;
 mod preflight;
@@ -30,6 +30,7 @@ use crate::database::TablespaceMap;
 use crate::{Connection, Globals, ToolSearch};
 
 pub use report::RestoreReport;
+pub use target::WORKING_PREFIX;
 use target::Target;
 use writer::RestoreWriter;
 

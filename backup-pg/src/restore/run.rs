@@ -113,7 +113,7 @@ impl Run {
         };
         let carried = (&mut psql.carrier).await;
         let Ok(Ok(open_input)) = carried else { return Err(self.why_it_ended().await) };
-        // Only now, with pg_restore's word that this was all, may psql see the end and commit.
+        // Only now, with pg_restore's word that this was all, may psql see the end.
         let said = match self.restore.success().await {
             Ok(ending) => ending.stderr,
             Err(error) => {
@@ -167,7 +167,7 @@ fn common_arguments(command: &mut ClientCommand, orders: &Orders<'_>) {
 }
 
 /// Carries SQL from pg_restore to psql, without the one setting that the server does not know.
-/// At the end psql's input comes back open: closing it would commit.
+/// At the end psql's input comes back open: psql takes its end for the end of its work.
 async fn carry(mut from: ChildStdout, mut to: ChildStdin) -> Result<ChildStdin> {
     let broken = |e| Error::from_io("psql", e);
     let mut prelude = Vec::new();

@@ -11,8 +11,8 @@ use crate::{Connection, Psql, Server, ToolSearch};
 /// Databases that every cluster has, to connect to while the target does not exist.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
-/// What a database of ours is called until its restore is complete.
-const WORKING_PREFIX: &str = "marb_restoring_";
+/// How the name of a database starts until its restore is complete.
+pub const WORKING_PREFIX: &str = "marb_restoring_";
 
 /// What somebody put into a database: nothing of the system, of extensions, or of the schema
 /// `public` itself.
