@@ -5,12 +5,14 @@ mod disk;
 
 use std::time::{Duration, Instant};
 
-use backup_testkit::postgres::{Ending, PostgresServer, SUPERUSER};
+use backup_testkit::postgres::{Ending, SUPERUSER};
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::support::{CLAIMS, Finished, Scratch, cases, claims_server, finish_started, seed};
+use crate::support::{
+    CLAIMS, Finished, Scratch, cases, claims_server, finish_started, seed, while_locked,
+};
 
 /// Rows whose dump takes long enough to be hit in its midst.
 const ROWS: u32 = 40_000;
@@ -140,33 +142,16 @@ async fn a_locked_table_does_not_hold_the_dump_for_ever() {
     let server = claims_server(15, 10).await;
     let scratch = Scratch::of(&server, CLAIMS);
     set_postgres(&scratch, "lock_wait_timeout = '1s'");
-    let unlocked = {
-        let hold = "BEGIN; LOCK TABLE claims; SELECT pg_sleep(60)";
-        let holder = server.sql(CLAIMS, hold);
-        let run = async {
-            wait_for(&server, "SELECT count(*) > 0 FROM pg_locks WHERE mode = 'AccessExclusiveLock'").await;
-            let started = Instant::now();
-            let run = scratch.run(&["backup"]).await;
-            assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
-            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-            server.sql("postgres", end).await.unwrap();
-            run
-        };
-        tokio::join!(holder, run).1
-    };
-    unlocked.expect(1).explains("pg_dump", "another session kept a table locked for too long");
+    let run = while_locked(&server, async {
+        let started = Instant::now();
+        let run = scratch.run(&["backup"]).await;
+        assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+        run
+    });
+    let run = run.await;
+    run.expect(1).explains("pg_dump", "another session kept a table locked for too long");
     assert_eq!(scratch.stored_files(), Vec::<std::path::PathBuf>::new());
     scratch.assert_next_run_works().await;
-}
-
-async fn wait_for(server: &PostgresServer, condition: &str) {
-    for _ in 0..600 {
-        if server.sql(CLAIMS, condition).await.unwrap() == "t" {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("never: {condition}");
 }
 
 /// What the configuration names and is not there: nothing is written, and the message says which.
@@ -197,7 +182,6 @@ async fn missing_client_tools_are_named() {
     run.expect(6).explains("client tools", "/nonexistent/bin: pg_dump is missing");
     assert_eq!(scratch.stored_files(), Vec::<std::path::PathBuf>::new());
     scratch.edit_config(wrong, "state_dir");
-    // Neither in PATH nor where packages put them, as a container without them would have it.
     scratch.assert_next_run_works().await;
 }
 

@@ -17,6 +17,8 @@ mod interrupts;
 mod memory;
 mod pipeline;
 mod rig;
+mod safety;
+mod secrets;
 mod stock_tools;
 mod support;
 mod troubled;

@@ -1,5 +1,6 @@
 //! The program as a user runs it, in a folder of its own.
 
+mod claims;
 mod processes;
 
 use std::os::unix::process::ExitStatusExt;
@@ -11,6 +12,7 @@ use backup_testkit::postgres::{PostgresServer, client_tools};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
+pub use claims::{CLAIMS, claims_digest, claims_server, while_locked};
 pub use processes::{arguments_of, process_ids};
 
 /// Longest time one call of the program may take in a test.
@@ -241,38 +243,6 @@ async fn ended(output: impl Future<Output = std::io::Result<Output>>) -> Finishe
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
-}
-
-/// The database of [`claims_server`].
-pub const CLAIMS: &str = "claims";
-
-/// A server with the database [`CLAIMS`]: `rows` claims of 1 kB each, some payers, and what a
-/// restore makes last (keys, an index).
-pub async fn claims_server(major: u32, rows: u32) -> PostgresServer {
-    let server = PostgresServer::start(major).await.unwrap();
-    server.sql("postgres", &format!("CREATE DATABASE {CLAIMS}")).await.unwrap();
-    server.sql(CLAIMS, &claims_sql(rows)).await.unwrap();
-    server
-}
-
-/// Some 130 bytes of every row don't compress.
-fn claims_sql(rows: u32) -> String {
-    format!(
-        "CREATE TABLE payers (id int PRIMARY KEY, name text NOT NULL);
-         INSERT INTO payers SELECT n, 'payer ' || n FROM generate_series(0, 9) n;
-         CREATE TABLE claims (id int PRIMARY KEY, payer int NOT NULL REFERENCES payers, note text);
-         INSERT INTO claims SELECT n, n % 10, repeat(md5(n::text) || md5((n + 0.5)::text)
-             || md5((n + 0.25)::text) || md5((n + 0.75)::text), 8) FROM generate_series(1, {rows}) n;
-         CREATE INDEX ON claims (payer, id)"
-    )
-}
-
-/// What tells one content of [`CLAIMS`] from any other.
-pub async fn claims_digest(server: &PostgresServer, database: &str) -> String {
-    let sql = "SELECT count(*), sum(hashtext(c::text)::bigint), (SELECT count(*) FROM payers),
-               (SELECT count(*) FROM pg_constraint WHERE conrelid = 'claims'::regclass AND contype <> 'n')
-               FROM claims c";
-    server.sql(database, sql).await.unwrap()
 }
 
 /// The URL of another database on the same server, for `--to`.

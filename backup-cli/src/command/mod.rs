@@ -49,7 +49,10 @@ pub fn run() -> ExitCode {
         Err(usage) => {
             // Help and version count as success, everything else as wrong usage.
             let _ = usage.print();
-            return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
+            if !usage.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            return ExitCode::from(refuse_usage());
         }
     };
     log_to_stderr(&arguments.common);
@@ -66,6 +69,17 @@ pub fn run() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Wrong usage was told on stderr; who asked for JSON gets that, too. What was typed is not
+/// repeated there: it may be a secret.
+fn refuse_usage() -> u8 {
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let error = Error::usage("flags", "the command line is wrong: see stderr")
+            .next_step("marb-backup --help");
+        let _ = output::print_json(&serde_json::json!({ "error": error_json(&error) }));
+    }
+    exit_code(ErrorKind::Usage)
+}
+
 async fn run_verb(arguments: Arguments) -> u8 {
     let Arguments { verb, common } = arguments;
     let loudness = if common.quiet { Loudness::Quiet } else { Loudness::Normal };
@@ -79,6 +93,8 @@ async fn run_verb(arguments: Arguments) -> u8 {
     let result = dispatch(verb, Session { common, context }).await;
     reporter.clear();
     match result {
+        // Of several jobs the interrupted one decided.
+        Ok(EXIT_SIGINT) => interrupted_code(&cancel),
         Ok(code) => code,
         Err(error) => {
             let code = tell(&error, json);

@@ -104,7 +104,12 @@ impl Claim<'_> {
 }
 
 /// Removes a claim; one that stays is told.
-pub(super) async fn release(plan: &BackupPlan, storage: &dyn Storage, key: &str, context: &Context) {
+pub(super) async fn release(
+    plan: &BackupPlan,
+    storage: &dyn Storage,
+    key: &str,
+    context: &Context,
+) {
     let name = storage.name();
     if let Err(error) = within(name, plan.limits.sink_stall, storage.delete(key)).await {
         context.warn(&format!("a claim stays in {name}: {error}"));

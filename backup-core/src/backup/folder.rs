@@ -145,7 +145,10 @@ impl<'a> Folder<'a> {
     fn id_is_used(&self, storage: &dyn Storage) -> Error {
         Error::failed(
             format!("storage {}", storage.name()),
-            format!("{} is there already: another run uses the same id", self.key(layout::MANIFEST)),
+            format!(
+                "{} is there already: another run uses the same id",
+                self.key(layout::MANIFEST)
+            ),
         )
         .next_step("run the backup again; it takes another id")
     }
@@ -158,7 +161,11 @@ impl<'a> Folder<'a> {
         results
     }
 
-    async fn check_parts_in(&self, storage: &dyn Storage, manifest: &Manifest) -> Result<Committed> {
+    async fn check_parts_in(
+        &self,
+        storage: &dyn Storage,
+        manifest: &Manifest,
+    ) -> Result<Committed> {
         let parts = manifest.parts.iter().map(|part| (&part.file, part.bytes));
         let companions = manifest.companions.iter().map(|other| (&other.file, other.bytes));
         for (file, bytes) in parts.chain(companions) {
@@ -255,7 +262,8 @@ pub(super) async fn sweep(storage: &dyn Storage, job: &str, before: Timestamp) -
     storage.sweep(job, before).await?;
     let objects = storage.list(job).await?;
     let folder_of = |object: &ObjectInfo| {
-        layout::parse_key(&object.key).map(|(job, id, name)| (id.folder(job), id, name == layout::MANIFEST))
+        layout::parse_key(&object.key)
+            .map(|(job, id, name)| (id.folder(job), id, name == layout::MANIFEST))
     };
     let listed: BTreeSet<String> =
         objects.iter().filter_map(folder_of).filter(|(.., is)| *is).map(|(f, ..)| f).collect();

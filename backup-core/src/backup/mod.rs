@@ -43,7 +43,7 @@ pub struct BackupPlan {
     pub parts: Vec<PartPlan>,
     /// Compression, then encryption; the same for every part.
     pub transforms: Vec<Arc<dyn Transform>>,
-    /// Who can open it: [`PASSPHRASE_KEY`](crate::PASSPHRASE_KEY) labels and key ids.
+    /// Who can open it: [`PASSPHRASE_KEY`](crate::PASSPHRASE_KEY) labels and key fingerprints.
     pub keys: Vec<String>,
     /// Signs the manifest, where the job is encrypted.
     pub authenticate: Option<Arc<dyn Authenticate>>,
@@ -92,7 +92,7 @@ pub struct BackupReport {
 /// removed is told as a warning and swept by a later run.
 ///
 /// # Errors
-/// The first cause; [`ErrorKind::Refused`] when the folder belongs to another source.
+/// The first cause; [`ErrorKind::Refused`](crate::ErrorKind::Refused) when the folder belongs to another source.
 pub async fn backup(plan: BackupPlan, context: &Context) -> Result<BackupReport> {
     layout::check_job_name(&plan.job)?;
     check_part_names(&plan)?;

@@ -65,6 +65,7 @@ mod tests {
             "notes.partial",
             ".partial",
             "a.short.partial",
+            ".abcdefghijkl.partial",
             "a.abcdefghijkl",
             "a.abcdef-hijkl.partial",
         ] {

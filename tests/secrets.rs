@@ -1,0 +1,254 @@
+//! Secrets: planted in everything the program is given, and then looked for everywhere others
+//! can see: arguments of processes, output, logs, manifests, stored files, errors.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backup_testkit::postgres::PostgresServer;
+
+use crate::support::{
+    CLAIMS, Finished, Scratch, arguments_of, claims_server, process_ids, target_file,
+};
+
+const OPERATOR: &str = "operator";
+/// Nothing in them that a URL, JSON or a terminal would write differently, so that they can't
+/// hide.
+const PASSWORD: &str = "planted-database-password-4711";
+const SSL_PASSWORD: &str = "planted-ssl-password-4712";
+const KEY: &str = "planted-passphrase-4713";
+const OTHER_KEY: &str = "planted-other-passphrase-4714";
+const WRONG_PASSWORD: &str = "planted-wrong-password-4715";
+const FROM_ENV_FILE: &str = "planted-in-env-file-4716";
+/// What all of them have in common.
+const PLANTED: &str = "planted-";
+
+/// A server with a role whose password is planted, and a scratch full of planted secrets.
+async fn planted(major: u32) -> (PostgresServer, Scratch) {
+    let server = claims_server(major, 20_000).await;
+    let role = format!("CREATE ROLE {OPERATOR} SUPERUSER LOGIN PASSWORD '{PASSWORD}'");
+    server.sql("postgres", &role).await.unwrap();
+    let scratch = Scratch::new(&url(&server, PASSWORD, CLAIMS));
+    scratch.write("key", &format!("{KEY}\n"));
+    scratch.write(".env", &format!("SECRET_KEY={FROM_ENV_FILE}\nOTHER='{FROM_ENV_FILE}'\n"));
+    scratch.edit_config("state_dir", "env_file = '.env'\nstate_dir");
+    std::fs::create_dir(scratch.path("tmp")).unwrap();
+    (server, scratch)
+}
+
+fn url(server: &PostgresServer, password: &str, database: &str) -> String {
+    let url = server.url_of(OPERATOR, password, database);
+    format!("{url}?sslpassword={SSL_PASSWORD}")
+}
+
+/// Runs the program and asserts that it said no secret, at its loudest.
+async fn run(scratch: &Scratch, arguments: &[&str], code: i32) -> Finished {
+    let mut command = scratch.command(arguments);
+    command.arg("-vv").env("TMPDIR", scratch.path("tmp"));
+    let run = crate::support::finish(command).await.expect(code);
+    assert!(!run.stdout.contains(PLANTED), "{arguments:?}: on stdout: {}", run.stdout);
+    let line = run.stderr.lines().find(|line| line.contains(PLANTED));
+    assert_eq!(line, None, "{arguments:?}: on stderr");
+    run
+}
+
+/// Looks at the arguments of every process of this machine, over and over.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<BTreeSet<String>>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            while !stopped.load(Ordering::Relaxed) {
+                seen.extend(process_ids().map(|id| arguments_of(id).join(" ")));
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            seen
+        });
+        Self { stop, thread }
+    }
+
+    /// Asserts that no process had a secret in its arguments, and that it was looked when the
+    /// clients ran.
+    fn finish(self, clients: &[(&str, &str)]) {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.thread.join().unwrap();
+        for (program, argument) in clients {
+            let runs = |line: &&String| {
+                let name = line.split(' ').next().and_then(|path| path.rsplit('/').next());
+                name == Some(*program) && line.contains(argument)
+            };
+            assert!(seen.iter().any(|line| runs(&line)), "did not see {program} {argument}");
+        }
+        let leaked: Vec<&String> = seen.iter().filter(|line| line.contains(PLANTED)).collect();
+        assert_eq!(leaked, Vec::<&String>::new());
+    }
+}
+
+fn assert_absent_below(folder: &Path) {
+    let mut looked_at = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert_absent_below(&path);
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let leaked = bytes.windows(PLANTED.len()).any(|window| window == PLANTED.as_bytes());
+        assert!(!leaked, "in {}", path.display());
+        looked_at += 1;
+    }
+    let _ = looked_at;
+}
+
+/// Everything that works, watched. Server 16 has no client of its own here: psql restores.
+async fn nothing_leaks_on(major: u32, restores: (&str, &str)) {
+    let (server, scratch) = planted(major).await;
+    let to = format!("file:{}", scratch.path("target-url").display());
+    scratch.write("target-url", &url(&server, PASSWORD, "restored"));
+
+    let watch = Watch::start();
+    run(&scratch, &["backup"], 0).await;
+    run(&scratch, &["backup", "--json"], 0).await;
+    run(&scratch, &["verify", "--all"], 0).await;
+    run(&scratch, &["restore", "latest", "--to", &to], 0).await;
+    watch.finish(&[("pg_dump", "--format=custom"), ("pg_dumpall", "--globals-only"), restores]);
+
+    for arguments in [
+        &["list", "--json"][..],
+        &["show", "latest", "--contents", "--json"],
+        &["cat", "latest", "globals.sql"],
+        &["cat", "latest", "contents.json"],
+        &["doctor", "--json"],
+        &["config", "check", "--json"],
+    ] {
+        run(&scratch, arguments, 0).await;
+    }
+    let names: Vec<String> = scratch
+        .stored_files()
+        .iter()
+        .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    for name in ["manifest.json", "RESTORE.md", "claims.dump.zst.gpg"] {
+        assert!(names.iter().any(|stored| stored == name), "{names:?}");
+    }
+    assert_absent_below(&scratch.path("backups"));
+    assert_absent_below(&scratch.path("state"));
+    let temporary: Vec<_> = std::fs::read_dir(scratch.path("tmp")).unwrap().collect();
+    assert!(temporary.is_empty(), "left behind: {temporary:?}");
+}
+
+#[tokio::test]
+async fn nothing_leaks_while_pg_restore_restores() {
+    nothing_leaks_on(15, ("pg_restore", "--exit-on-error")).await;
+}
+
+#[tokio::test]
+async fn nothing_leaks_while_psql_restores() {
+    nothing_leaks_on(16, ("psql", "--file=-")).await;
+}
+
+#[tokio::test]
+async fn no_connection_error_tells_a_secret() {
+    let (server, scratch) = planted(15).await;
+    let (host, port) = (server.host(), server.port());
+    let urls = [
+        (1, url(&server, WRONG_PASSWORD, CLAIMS)),
+        (1, url(&server, PASSWORD, "missing")),
+        (1, format!("postgresql://{OPERATOR}:{PASSWORD}@no-such-host.invalid/claims")),
+        (1, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:1/claims")),
+        (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:port/claims")),
+        (2, format!("postgres//{OPERATOR}:{PASSWORD}@{host}/claims")),
+        (2, format!("mysql://{OPERATOR}:{PASSWORD}@{host}/claims")),
+        (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:{port}/claims?oops={FROM_ENV_FILE}")),
+        (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:{port}/claims?sslmode={FROM_ENV_FILE}")),
+        (2, format!("postgresql://{OPERATOR}:{PASSWORD}%zz@{host}:{port}/claims")),
+        (2, format!("host={host} user={OPERATOR} password='{PASSWORD}")),
+        (2, format!("host={host} user={OPERATOR} password {PASSWORD}")),
+    ];
+    for (code, url) in urls {
+        scratch.write("url", &url);
+        scratch.write("target-url", &url);
+        let to = format!("file:{}", scratch.path("target-url").display());
+        println!("{url}");
+        run(&scratch, &["backup"], code).await;
+        run(&scratch, &["doctor"], 1).await;
+        // A good backup of this scratch is not needed: the key is looked at first, and there.
+        run(&scratch, &["restore", "nothing.dump", "--to", &to], 1).await;
+    }
+}
+
+#[tokio::test]
+async fn no_key_error_tells_a_secret() {
+    let (server, scratch) = planted(15).await;
+    run(&scratch, &["backup"], 0).await;
+    let to = target_file(&scratch, &server, "restored");
+    scratch.write("key", &format!("{OTHER_KEY}\n"));
+    for arguments in [
+        &["verify"][..],
+        &["restore", "latest", "--to", &to],
+        &["show", "--contents"],
+        &["cat", "latest", "globals.sql"],
+    ] {
+        let mut command = scratch.command(arguments);
+        let run = crate::support::finish({ command.arg("-vv"); command }).await;
+        assert!(run.code != 0 && !run.stdout.contains(PLANTED), "{run:#?}");
+        assert!(!run.stderr.contains(PLANTED), "{run:#?}");
+    }
+}
+
+/// The secret stands in the file itself, and something is wrong beside it.
+#[tokio::test]
+async fn no_config_error_tells_a_secret() {
+    let (_server, scratch) = planted(15).await;
+    let config = std::fs::read_to_string(scratch.path("marb-backup.toml")).unwrap();
+    let key = format!("passphrase = {{ file = '{}' }}", scratch.path("key").display());
+    for wrong in [
+        format!("passphrase = '{KEY}'\npassphrase = '{KEY}'"),
+        format!("passphrase = ['{KEY}']"),
+        format!("passphrase = '{KEY}"),
+        format!("passphrase = '{KEY}' '{KEY}'"),
+        format!("passphrase = {{ text = '{KEY}' }}"),
+        format!("passfrase = '{KEY}'"),
+        format!("passphrase = {{ command = ['sh', '-c', 'echo {KEY} >&2; exit 1'] }}"),
+    ] {
+        assert!(config.contains(&key));
+        scratch.write("marb-backup.toml", &config.replace(&key, &wrong));
+        println!("{wrong}");
+        run(&scratch, &["config", "check"], 2).await;
+        run(&scratch, &["backup", "--json"], 2).await;
+    }
+    scratch.write("marb-backup.toml", &config);
+    for wrong in [format!("A=1\n{FROM_ENV_FILE}\n"), format!("A='{FROM_ENV_FILE}\n"), format!("A=\"x\" {FROM_ENV_FILE}")] {
+        scratch.write(".env", &wrong);
+        run(&scratch, &["config", "check"], 2).await;
+    }
+}
+
+/// `ps` shows arguments to everybody; what is on them already is not repeated into logs.
+#[tokio::test]
+async fn a_password_in_the_arguments_is_refused() {
+    let scratch = Scratch::new("postgresql:///claims");
+    let key = scratch.path("key").display().to_string();
+    let storage = format!("file://{}", scratch.path("backups").display());
+    for url in [
+        format!("postgresql://{OPERATOR}:{PASSWORD}@localhost/claims"),
+        format!("postgresql+psycopg2://{OPERATOR}:{PASSWORD}@localhost/claims"),
+        format!("postgresql://localhost/claims?password={PASSWORD}"),
+        format!("postgresql://localhost/claims?sslpassword={SSL_PASSWORD}"),
+        format!("host=localhost password={PASSWORD}"),
+    ] {
+        let backup = ["backup", "--url", &url, "--to", &storage, "--passphrase-file", &key];
+        let told = run(&scratch, &backup, 2).await;
+        assert!(told.stderr.contains("everyone with `ps`"), "{url}: {}", told.stderr);
+        run(&scratch, &["restore", "latest", "--to", &url], 2).await;
+        run(&scratch, &["backup", "--url", &url], 2).await;
+    }
+    assert_eq!(scratch.stored_files(), Vec::<std::path::PathBuf>::new());
+}
