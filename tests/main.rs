@@ -10,7 +10,9 @@
 mod backup_faults;
 mod backup_verb;
 mod catalog;
+mod command_line;
 mod embedding;
+mod env_file;
 mod failures;
 mod hostile;
 mod interrupts;

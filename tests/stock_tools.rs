@@ -193,6 +193,33 @@ async fn what_the_old_scripts_wrote_is_restored_and_verified() {
     }
 }
 
+/// What a script without `pipefail` leaves behind, and what can't be judged, is never "whole".
+#[tokio::test]
+async fn a_file_that_is_no_whole_dump_is_never_called_whole() {
+    let scratch = Scratch::new("postgresql:///unused");
+    let script = "set -e; : > empty; gzip < empty > empty.gz; head -c 5000 /dev/zero > zeros; \
+         sql=\"--\\n-- PostgreSQL database dump\\n--\\nselect 1;\\n\"; printf \"$sql\" > half.sql; \
+         gzip -k half.sql; printf \"$sql--\\n-- PostgreSQL database dump complete\\n--\\n\" > all.sql; \
+         printf 'select 1;\\n' > other.sql; printf PGDMP > start.dump";
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).current_dir(scratch.path("."));
+    finish(command).await.expect(0);
+    for (file, code) in [
+        ("./empty", 4),
+        ("empty.gz", 4),
+        ("half.sql", 4),
+        ("half.sql.gz", 4),
+        ("start.dump", 4),
+        ("./zeros", 8),
+        ("other.sql", 8),
+        ("all.sql", 0),
+    ] {
+        let done = scratch.run(&["verify", file]).await;
+        assert_eq!(done.code, code, "{file}: {done:#?}");
+        assert_eq!(done.stdout.contains("whole"), code == 0, "{file}: {done:#?}");
+    }
+}
+
 /// A file that is cut off, or whose key is another, is refused and leaves nothing.
 async fn cut_and_wrong_key(scratch: &Scratch, file: &str, to: &str) {
     let whole = std::fs::read(scratch.path(file)).unwrap();

@@ -102,7 +102,14 @@ impl Deployment {
     /// When the configuration is wrong. A storage that can't be read is one of the catalog's
     /// problems, not an error.
     pub async fn catalog(&self, job: Option<&str>) -> Result<Catalog> {
-        Ok(Catalog::load(&self.storages(job)?, job).await)
+        let mut catalog = Catalog::load(&self.storages(job)?, job).await;
+        for entry in &mut catalog.backups {
+            // A storage that the job does not name is no place where its backups are missing.
+            if let Some(job) = self.config.job.get(&entry.manifest.job) {
+                entry.missing_in.retain(|storage| job.storages.contains(storage));
+            }
+        }
+        Ok(catalog)
     }
 
     /// A file of the state folder.

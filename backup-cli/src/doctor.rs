@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_pg::{Server, WORKING_PREFIX};
-use backup_core::{ByteRange, Error, Result, Storage, Transform};
+use backup_core::{Error, Result, Storage, StoredObject, Transform, read_small};
 use bytes::Bytes;
 
 use crate::Deployment;
@@ -239,15 +239,7 @@ async fn probe(storage: Arc<dyn Storage>) -> Result<()> {
     let body = Bytes::from_static(b"written by marb-backup doctor; may be deleted");
     storage.delete(&key).await?;
     storage.create_new(&key, body.clone()).await?;
-    let read = async {
-        let mut stream = storage.open(&key, ByteRange::ALL).await?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = stream.next_chunk().await? {
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok::<_, Error>(bytes)
-    };
-    let bytes = read.await;
+    let bytes = read_small(&StoredObject::unchecked(Arc::clone(&storage), key.clone())).await;
     storage.delete(&key).await?;
     if bytes? == body {
         Ok(())

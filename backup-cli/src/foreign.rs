@@ -119,7 +119,7 @@ async fn peek(
         stages: stages(layers, decoders)?,
         ..Flow::new("peek", Arc::new(FileSource::new(path)), Arc::new(peek.clone()))
     };
-    let quiet = Context { cancel: context.cancel.clone(), ..Context::default() };
+    let quiet = context.without_progress();
     let result = pipeline::run(flow, &quiet).await;
     let start = std::mem::take(&mut *peek.lock());
     match result {

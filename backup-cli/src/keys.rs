@@ -7,7 +7,7 @@ use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Resu
 use backup_crypto::{Authenticator, OpenPgp, Passphrase, Recipient, SecretKey, Signer};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::Deployment;
+use crate::{Deployment, wiring};
 use crate::config::Value;
 
 /// Largest key file, in bytes.
@@ -74,8 +74,7 @@ impl Keys {
     pub(crate) fn decoders(&self) -> Decoders {
         let openpgp = self.secret_keys.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_secret_key);
         let decoders = Decoders::default().with(Arc::new(openpgp));
-        let codecs = ["zstd", "gzip"].into_iter().filter_map(backup_compress::decoder);
-        codecs.fold(decoders, |decoders, codec| decoders.with(Arc::from(codec)))
+        wiring::codecs().into_iter().fold(decoders, Decoders::with)
     }
 
     /// What tells our manifests from forged ones; `None` without any key for it.

@@ -28,6 +28,7 @@ mod keys;
 mod lock;
 mod reading;
 mod restoring;
+mod sql_check;
 mod wiring;
 
 pub use deployment::Deployment;

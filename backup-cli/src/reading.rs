@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context};
 use backup_core::{
-    BackupReader, CatalogEntry, Discard, Inspector, Inventory, PartRole, Result, Sink, Storage,
-    VerifyReport, verify,
+    BackupReader, CatalogEntry, Error, Inspector, Inventory, PartRole, Result, Sink, VerifyReport,
+    verify,
 };
 use backup_pg::ArchiveCheck;
 use jiff::Timestamp;
 
+use crate::sql_check::SqlCheck;
 use crate::{Content, Deployment, ForeignFile, TOOL};
 
 impl Deployment {
@@ -35,26 +36,12 @@ impl Deployment {
                 continue;
             }
             let started = Timestamp::now();
-            let reader = BackupReader::new(entry, Arc::clone(&storage), keys.decoders());
+            let reader = BackupReader::new(entry, storage, keys.decoders());
             let report = verify(&reader, authenticate.as_deref(), &inspector, context).await;
-            self.keep_proof(&reader, &report, started, storage.as_ref(), context).await;
+            keep_proof(&reader, &report, started, context).await;
             reports.push(report);
         }
         Ok(reports)
-    }
-
-    async fn keep_proof(
-        &self,
-        reader: &BackupReader,
-        report: &VerifyReport,
-        started: Timestamp,
-        storage: &dyn Storage,
-        context: &Context,
-    ) {
-        if let Err(error) = backup_core::store_proof(reader, report, started, TOOL).await {
-            let name = storage.name();
-            context.warn(&format!("the proof can't be stored in {name}: {error}"));
-        }
     }
 
     /// Reads a plain file through all its layers, and its archive to the end.
@@ -64,31 +51,63 @@ impl Deployment {
     pub async fn verify_file(&self, path: &Path, context: &Context) -> Result<FileCheck> {
         let decoders = self.keys().await?.decoders();
         let file = ForeignFile::recognise(path, &decoders, context).await?;
-        let check = ArchiveCheck::new();
+        let archive = ArchiveCheck::new();
+        let text = SqlCheck::default();
         let sink: Arc<dyn Sink> = match file.content {
-            Content::Archive => Arc::new(check.clone()),
-            _ => Arc::new(Discard),
+            Content::Archive => Arc::new(archive.clone()),
+            _ => Arc::new(text.clone()),
         };
         let outcome = pipeline::run(file.flow(&decoders, sink)?, context).await?;
-        let summary = check.summary();
+        let (what, unchecked) = match file.content {
+            Content::Archive => ("a pg_dump archive", None),
+            Content::Sql => text.judge()?,
+            Content::TarArchive => {
+                ("a pg_dump archive in tar format", Some("this program does not read its entries"))
+            }
+            Content::Unknown if outcome.written.bytes == 0 => return Err(empty(path)),
+            Content::Unknown => ("something else", Some("this program does not know its format")),
+        };
         Ok(FileCheck {
             checksummed: file.has_checksum(),
-            inventory: summary.map(|summary| summary.inventory()),
+            inventory: archive.summary().map(|summary| summary.inventory()),
             plain_bytes: outcome.written.bytes,
+            what,
+            unchecked,
             file,
         })
     }
 }
 
-/// What was found in a plain file that is whole as far as can be told.
+/// Stores the record of a verification. Failing to is told; the result stands.
+async fn keep_proof(
+    reader: &BackupReader,
+    report: &VerifyReport,
+    started: Timestamp,
+    context: &Context,
+) {
+    if let Err(error) = backup_core::store_proof(reader, report, started, TOOL).await {
+        context.warn(&format!("the proof can't be stored in {}: {error}", report.storage));
+    }
+}
+
+fn empty(path: &Path) -> Error {
+    Error::damaged("file", format!("{} holds nothing", path.display()))
+        .next_step("whatever wrote it failed; use another backup")
+}
+
+/// What was found in a plain file whose layers are whole.
 #[derive(Debug)]
 pub struct FileCheck {
     /// The file and its layers.
     pub file: ForeignFile,
     /// Bytes under all layers.
     pub plain_bytes: u64,
-    /// Whether something in it would have shown a changed byte. Without, only its structure
-    /// was checked.
+    /// What lies under them, in words.
+    pub what: &'static str,
+    /// Why it can't be told whether that is complete; `None` when it is.
+    pub unchecked: Option<&'static str>,
+    /// Whether something around it would have shown a changed byte. Without, only its
+    /// structure was checked.
     pub checksummed: bool,
     /// What is inside, of an archive.
     pub inventory: Option<Inventory>,

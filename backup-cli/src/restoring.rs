@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backup_core::pipeline::{self, Context, Flow, Limits};
 use backup_core::{CatalogEntry, Error, ErrorKind, Origin, PartRole, Result};
-use backup_pg::{Globals, PgRestore, RESTORE_TIMEOUT, RestoreReport, TablespaceMap};
+use backup_pg::{COMMIT_TIMEOUT, Globals, PgRestore, RestoreReport, TablespaceMap};
 
 use crate::config::Value;
 use crate::{Content, Deployment, ForeignFile};
@@ -55,6 +55,8 @@ pub struct RestoreSummary {
     pub tables_compared: u64,
     /// Rows in them.
     pub rows_compared: u64,
+    /// Tables that were not; the notes say which and why.
+    pub not_compared: u64,
     /// Roles that were made.
     pub roles_created: Vec<String>,
     /// What one must know, a line each.
@@ -74,6 +76,12 @@ impl Deployment {
         context: &Context,
     ) -> Result<RestoreSummary> {
         let reader = self.reader(entry).await?;
+        let dump = reader.manifest().part(PartRole::Database).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
+        })?;
+        let contents = reader.contents(context).await?;
+        // With a wrong passphrase the contents can't be opened: that is "could not check". A
+        // signature that is wrong though the key is right is a forgery.
         let keys = self.keys().await?;
         let authenticate = keys.authenticate();
         match reader.origin(authenticate.as_deref()).await? {
@@ -85,20 +93,16 @@ impl Deployment {
             }
             unproven => return Err(unproven.error()),
         }
-        let dump = reader.manifest().part(PartRole::Database).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
-        })?;
-        let contents = reader.contents(context).await?;
         let globals = match reader.manifest().part(PartRole::Globals) {
             Some(part) if options.globals => {
                 Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
             }
             _ => None,
         };
-        let sink = self.sink(options, globals).await?;
+        let sink = self.sink(options, globals).await?.with_cancel(context.cancel.clone());
         let flow = reader.flow(dump, Some(&contents), Arc::new(sink.clone()))?;
         run(flow, context).await?;
-        Ok(summary(entry.id.to_string(), sink.report().unwrap_or_default()))
+        Ok(summary(entry.id.to_string(), report(&sink)?))
     }
 
     /// Restores a pg_dump archive from a plain file, through whatever layers lie around it.
@@ -116,10 +120,10 @@ impl Deployment {
         if file.content != Content::Archive {
             return Err(cannot_restore(&file));
         }
-        let sink = self.sink(options, None).await?;
+        let sink = self.sink(options, None).await?.with_cancel(context.cancel.clone());
         let flow = file.flow(&decoders, Arc::new(sink.clone()))?;
         run(flow, context).await?;
-        let mut summary = summary(path.display().to_string(), sink.report().unwrap_or_default());
+        let mut summary = summary(path.display().to_string(), report(&sink)?);
         summary.notes.push("a plain file carries no roles; those it needs were there".to_owned());
         if !file.has_checksum() {
             summary.notes.push(
@@ -143,8 +147,13 @@ impl Deployment {
 
 async fn run(flow: Flow, context: &Context) -> Result<()> {
     // The rest after the last byte (indexes, constraints, the comparison) takes long.
-    let limits = Limits { sink_stall: CHUNK_TIMEOUT, commit: RESTORE_TIMEOUT, ..Limits::default() };
+    let limits = Limits { sink_stall: CHUNK_TIMEOUT, commit: COMMIT_TIMEOUT, ..Limits::default() };
     pipeline::run(Flow { limits, ..flow }, context).await.map(|_| ())
+}
+
+fn report(sink: &PgRestore) -> Result<RestoreReport> {
+    let missing = || Error::failed("restore", "it ended without a report; please report this");
+    sink.report().ok_or_else(missing)
 }
 
 fn globals(sql: &[u8]) -> Result<Globals> {
@@ -176,6 +185,7 @@ fn summary(from: String, report: RestoreReport) -> RestoreSummary {
             report.cannot_log_in.join(", ")
         ));
     }
+    let not_compared = report.not_compared.len() as u64;
     notes.extend(report.not_compared.into_iter().map(|table| format!("not compared: {table}")));
     RestoreSummary {
         from,
@@ -183,6 +193,7 @@ fn summary(from: String, report: RestoreReport) -> RestoreSummary {
         created: report.created,
         tables_compared: report.tables_compared,
         rows_compared: report.rows_compared,
+        not_compared,
         roles_created: report.created_roles,
         notes,
     }

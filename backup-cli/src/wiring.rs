@@ -28,6 +28,11 @@ pub(crate) fn compression(word: &str) -> Result<Option<Arc<dyn Transform>>> {
     Ok(codec.transform(threads).map(Arc::from))
 }
 
+/// Every codec that can be undone here.
+pub(crate) fn codecs() -> Vec<Arc<dyn Transform>> {
+    ["zstd", "gzip"].into_iter().filter_map(backup_compress::decoder).map(Arc::from).collect()
+}
+
 /// The name of this host, for manifests.
 pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -23,7 +23,7 @@ use crate::Result;
 /// use backup_core::{Error, Result, Transform};
 /// use std::io::{Read, Write};
 ///
-/// /// Flips every bit. Its own inverse.
+/// /// Flips every bit. Its own inverse. (It frames nothing, so it can't notice a cut: a real one must.)
 /// struct Invert;
 ///
 /// impl Transform for Invert {

@@ -1,4 +1,19 @@
-//! OpenPGP for marb-backup.
+//! OpenPGP for marb-backup: encryption as a [`Transform`](backup_core::Transform), and the
+//! authentication of manifests.
+//!
+//! - [`OpenPgp`] seals to passphrases and public keys what `gpg --decrypt` opens, and opens what
+//!   gpg sealed.
+//! - [`Passphrase`], [`Recipient`] (a public key) and [`SecretKey`] are read from bytes handed in;
+//!   nothing here opens a file, asks an agent or looks at a keyring.
+//! - [`Authenticator`] writes and checks `manifest.json.sig`.
+//! - [`recognise`] knows an encrypted message by its first bytes.
+//!
+//! Architecture invariant: an error never carries a secret, and `Ok` from
+//! [`decode`](backup_core::Transform::decode) means that the integrity check at the end of the
+//! message was right and that nothing followed it.
+//!
+//! Absent on purpose: compression inside OpenPGP, checking signatures inside messages, making
+//! keys, the web of trust. docs/decisions/openpgp.md says why things are as they are.
 
 /// The stage that errors of this crate name.
 pub(crate) const STAGE: &str = "openpgp";

@@ -3,9 +3,12 @@
 use std::io::{Read, Write};
 
 use backup_core::{Error, Result, Transform};
-use pgp::composed::{EncryptionSeipdV1, MessageBuilder};
+use pgp::composed::{MessageBuilder, RawSessionKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
+use pgp::packet::{
+    PacketTrait, PublicKeyEncryptedSessionKey as ToKey, SymKeyEncryptedSessionKey as ToPassphrase,
+};
 use pgp::types::StringToKey;
 use rand::rngs::OsRng;
 
@@ -17,6 +20,8 @@ use crate::{Passphrase, Recipient, STAGE, SecretKey, bridge, open};
 /// Bytes hashed to turn a passphrase into a key, in OpenPGP's one-byte notation: 65,011,712, the
 /// most there is. It costs an attacker, and us once per part, about a tenth of a second.
 const S2K_COUNT: u8 = 255;
+
+const CIPHER: SymmetricKeyAlgorithm = SymmetricKeyAlgorithm::AES256;
 
 /// Bytes in each chunk of a message whose length nobody knows beforehand; a power of two.
 const CHUNK_BYTES: u32 = 1024 * 1024;
@@ -119,30 +124,34 @@ impl OpenPgp {
         self
     }
 
-    fn seal(&self, input: impl Read, output: impl Write) -> pgp::errors::Result<()> {
-        let mut builder =
-            MessageBuilder::from_reader("", input).seipd_v1(OsRng, SymmetricKeyAlgorithm::AES256);
-        builder.partial_chunk_size(CHUNK_BYTES)?;
+    fn seal(&self, input: impl Read, mut output: impl Write) -> pgp::errors::Result<()> {
+        let mut message = MessageBuilder::from_reader("", input).seipd_v1(OsRng, CIPHER);
+        message.partial_chunk_size(CHUNK_BYTES)?;
+        self.seal_session_key(message.session_key(), &mut output)?;
+        message.to_writer(OsRng, output)
+    }
+
+    /// Writes the session key, sealed to everybody. Public keys come first: gpg stops at the
+    /// first passphrase it is not given, even when it has a secret key for what follows.
+    fn seal_session_key(
+        &self,
+        key: &RawSessionKey,
+        output: &mut impl Write,
+    ) -> pgp::errors::Result<()> {
         for recipient in &self.recipients {
-            seal_to(&mut builder, recipient)?;
+            match recipient.key() {
+                EncryptTo::Primary(to) => ToKey::from_session_key_v3(OsRng, key, CIPHER, to),
+                EncryptTo::Subkey(to) => ToKey::from_session_key_v3(OsRng, key, CIPHER, to),
+            }?
+            .to_writer_with_header(output)?;
         }
         for passphrase in &self.passphrases {
-            let to_key = StringToKey::new_iterated(OsRng, HashAlgorithm::Sha256, self.s2k_count);
-            builder.encrypt_with_password(to_key, &passphrase.as_password())?;
+            let s2k = StringToKey::new_iterated(OsRng, HashAlgorithm::Sha256, self.s2k_count);
+            ToPassphrase::encrypt_v4(&passphrase.as_password(), key, s2k, CIPHER)?
+                .to_writer_with_header(output)?;
         }
-        builder.to_writer(OsRng, output)
+        Ok(())
     }
-}
-
-fn seal_to<R: Read>(
-    builder: &mut MessageBuilder<'_, R, EncryptionSeipdV1>,
-    recipient: &Recipient,
-) -> pgp::errors::Result<()> {
-    match recipient.key() {
-        EncryptTo::Primary(key) => builder.encrypt_to_key(OsRng, key)?,
-        EncryptTo::Subkey(key) => builder.encrypt_to_key(OsRng, key)?,
-    };
-    Ok(())
 }
 
 impl Transform for OpenPgp {

@@ -31,7 +31,9 @@ pub use database::{DatabasePlan, TablespaceMap, database_facts, plan_database};
 pub use dump::{DumpOptions, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT};
 pub use globals::{Globals, GlobalsPlan, Tablespace, plan_globals};
 pub use psql::{LOCK_TIMEOUT, Psql, QUERY_TIMEOUT};
-pub use restore::{PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport, WORKING_PREFIX};
+pub use restore::{
+    COMMIT_TIMEOUT, PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport, WORKING_PREFIX,
+};
 pub use roles::{GlobalsDump, NO_ROLE_PASSWORDS};
 pub use server::Server;
 pub use tools::{ClientTools, OLDEST_SERVER, ToolSearch, Version};

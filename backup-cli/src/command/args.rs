@@ -109,10 +109,10 @@ const WITHOUT_CONFIG: &str = "Without a config";
 #[command(next_help_heading = WITHOUT_CONFIG)]
 pub struct JobFlags {
     /// Name of the job: its folder in the storage
-    #[arg(long = "job", value_name = "NAME", default_value = "database")]
+    #[arg(long = "job", value_name = "NAME", default_value = "database", requires = "url")]
     pub job_name: String,
     /// `zstd`, `zstd:9`, `gzip`, `gzip:6`, `none`
-    #[arg(long, value_name = "CODEC", default_value = "zstd")]
+    #[arg(long, value_name = "CODEC", default_value = "zstd", requires = "url")]
     pub compression: String,
     /// File whose first line is the passphrase
     #[arg(long, value_name = "FILE", requires = "url")]

@@ -43,17 +43,13 @@ pub async fn run(args: BackupArgs, session: &Session) -> Result<u8> {
             }
         }
     }
-    if let Some(error) = first_failure {
-        if jobs.len() == 1 {
-            return Err(error);
-        }
-        if session.common.json {
-            output::print_json(&json!({ "backups": documents }))?;
-        }
-        return Ok(exit_code(error.kind()));
+    match first_failure {
+        Some(error) if jobs.len() == 1 => return Err(error),
+        _ if session.common.json => output::print_json(&json!({ "backups": documents }))?,
+        _ => {}
     }
-    if session.common.json {
-        output::print_json(&json!({ "backups": documents }))?;
+    if let Some(error) = first_failure {
+        return Ok(exit_code(error.kind()));
     }
     Ok(if incomplete { exit_code(ErrorKind::Incomplete) } else { 0 })
 }
@@ -69,7 +65,7 @@ fn tell(report: &BackupReport, took: std::time::Duration, session: &Session) -> 
     for note in &report.manifest.notes {
         eprintln!("{} {note}", style.yellow("note:"));
     }
-    if session.common.json {
+    if session.common.json || session.common.quiet {
         return Ok(());
     }
     let tables = report.contents.parts.iter().map(|part| counted(&part.inventory));

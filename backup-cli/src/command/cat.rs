@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::pipeline::{self, Context};
+use backup_core::pipeline;
 use backup_core::{Committed, Error, ErrorKind, PartRole, Result, Sink, SinkWriter};
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
 use super::args::CatArgs;
-use super::{Session, setup};
+use super::{Session, catalog, setup};
 
 /// Writes a part to stdout.
 ///
@@ -18,7 +18,7 @@ use super::{Session, setup};
 pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
     let deployment = setup::for_reading(&args.from, &session.common)?;
     let context = &session.context;
-    let catalog = context.cancel.guard(deployment.catalog(args.from.job.as_deref())).await?;
+    let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
     let reader = deployment.reader(catalog.find(&args.id)?).await?;
     let parts = &reader.manifest().parts;
     let part = match &args.part {
@@ -31,7 +31,7 @@ pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
             .next_step(format!("it has {}", names.join(", "))));
     };
     let flow = reader.flow(part, None, Arc::new(Stdout))?;
-    let quiet = Context { cancel: context.cancel.clone(), ..Context::default() };
+    let quiet = context.without_progress();
     pipeline::run(flow, &quiet).await?;
     Ok(0)
 }

@@ -50,7 +50,8 @@ fn as_text(catalog: &Catalog) -> String {
     table.render()
 }
 
-/// What an operator must know about a backup at a glance.
+/// What an operator must know about a backup at a glance. Bad news of one copy is never hidden
+/// by good news of another.
 fn state(entry: &CatalogEntry) -> String {
     let mut words: Vec<String> = Vec::new();
     for copy in entry.copies.iter().filter(|copy| !copy.damaged_parts.is_empty()) {
@@ -59,19 +60,41 @@ fn state(entry: &CatalogEntry) -> String {
     for storage in &entry.missing_in {
         words.push(format!("missing in {storage}"));
     }
+    let proofs: Vec<(&str, Proven)> =
+        entry.copies.iter().map(|copy| (copy.storage.as_str(), proven(&copy.proofs))).collect();
+    for (storage, proof) in &proofs {
+        if let Proven::Failed(day) = proof {
+            words.push(format!("FAILED its check in {storage} on {day}"));
+        }
+    }
     if words.is_empty() {
         words.push("complete".to_owned());
+        let oldest = proofs.iter().map(|(_, proof)| proof).min();
+        words.push(match oldest {
+            Some(Proven::Passed(day)) => format!("checked {day}"),
+            _ => "never verified".to_owned(),
+        });
     }
-    words.push(last_proof(entry).unwrap_or_else(|| "never verified".to_owned()));
     words.join(", ")
 }
 
-/// The newest proof, from its file name.
-fn last_proof(entry: &CatalogEntry) -> Option<String> {
-    let newest = entry.copies.iter().flat_map(|copy| &copy.proofs).max()?;
-    let day = format!("{}-{}-{}", newest.get(..4)?, newest.get(4..6)?, newest.get(6..8)?);
-    let failed = newest.ends_with("-failed.json");
-    Some(format!("{} {day}", if failed { "FAILED its check" } else { "checked" }))
+/// What the newest proof of a copy says, and when. Ordered from the least to the most known.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Proven {
+    Never,
+    Failed(String),
+    Passed(String),
+}
+
+/// Reads it off the proofs' file names. Of two in the same second the failure counts.
+fn proven(proofs: &[String]) -> Proven {
+    const DAY_AND_TIME: usize = "20261122T020000Z".len();
+    let Some(newest) = proofs.iter().filter_map(|name| name.get(..DAY_AND_TIME)).max() else {
+        return Proven::Never;
+    };
+    let day = format!("{}-{}-{}", &newest[..4], &newest[4..6], &newest[6..8]);
+    let failed = |name: &String| name.starts_with(newest) && name.ends_with("-failed.json");
+    if proofs.iter().any(failed) { Proven::Failed(day) } else { Proven::Passed(day) }
 }
 
 fn as_json(catalog: &Catalog) -> Value {
@@ -97,4 +120,21 @@ pub fn entry_json(entry: &CatalogEntry) -> Value {
         "copies": copies,
         "missing_in": entry.missing_in,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_not_hidden_by_an_older_or_equally_old_success() {
+        let named = |names: &[&str]| proven(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        let day = || "2026-11-22".to_owned();
+        assert_eq!(named(&[]), Proven::Never);
+        assert_eq!(named(&["20261122T020000Z-verify.json"]), Proven::Passed(day()));
+        let both = ["20261122T020000Z-verify-failed.json", "20261122T020000Z-verify.json"];
+        assert_eq!(named(&both), Proven::Failed(day()));
+        let mended = ["20261121T020000Z-verify-failed.json", "20261122T020000Z-verify.json"];
+        assert_eq!(named(&mended), Proven::Passed(day()));
+    }
 }

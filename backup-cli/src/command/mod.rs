@@ -119,6 +119,19 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
     }
 }
 
+/// What backups there are. What could not be read is told: the wanted one may be there.
+pub async fn catalog(
+    deployment: &backup_cli::Deployment,
+    job: Option<&str>,
+    session: &Session,
+) -> Result<backup_core::Catalog> {
+    let catalog = session.context.cancel.guard(deployment.catalog(job)).await?;
+    for problem in &catalog.problems {
+        session.context.warn(&format!("storage {}: {}", problem.storage, problem.error));
+    }
+    Ok(catalog)
+}
+
 /// SIGINT and SIGTERM ask the run to stop; it cleans up and ends.
 fn listen_for_signals(cancel: Cancel) -> Result<()> {
     let no_handler = |e| Error::failed("start", "signals can't be handled").caused_by(e);
@@ -183,11 +196,12 @@ pub fn error_json(error: &Error) -> serde_json::Value {
     })
 }
 
-/// Logs go to stderr: warnings always, more with -v and -vv. The libraries log no secrets.
+/// Logs go to stderr: warnings, with -q only errors, more with -v and -vv. The libraries log no
+/// secrets.
 fn log_to_stderr(common: &Common) {
     let level = match (common.quiet, common.verbose) {
         (true, _) => "error",
-        (_, 0) => "error",
+        (_, 0) => "warn",
         (_, 1) => "backup_core=debug,backup_pg=debug,backup_cli=debug,backup_storage=debug,warn",
         _ => "trace",
     };

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::args::RestoreArgs;
 use super::output::{self, Style};
 use super::verify::names_a_file;
-use super::{Session, setup};
+use super::{Session, catalog, setup};
 
 /// Restores.
 ///
@@ -24,8 +24,7 @@ pub async fn run(args: RestoreArgs, session: &Session) -> Result<u8> {
         deployment.restore_file(Path::new(&args.what), &options, &session.context).await?
     } else {
         let deployment = setup::for_reading(&args.from, &session.common)?;
-        let job = args.from.job.as_deref();
-        let catalog = session.context.cancel.guard(deployment.catalog(job)).await?;
+        let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
         deployment.restore(catalog.find(&args.what)?, &options, &session.context).await?
     };
     tell(&summary, started.elapsed(), session)?;
@@ -59,12 +58,20 @@ fn tell(summary: &RestoreSummary, took: std::time::Duration, session: &Session) 
             "seconds": took.as_secs_f64(),
         }));
     }
+    if session.common.quiet {
+        return Ok(());
+    }
     output::print(&format!(
-        "{} from {}: {} tables compared, {} rows, all there, {}\n",
+        "{} from {}: {} tables compared, {} rows{}, {}\n",
         summary.database,
         summary.from,
         output::count(summary.tables_compared),
         output::count(summary.rows_compared),
+        if summary.not_compared == 0 {
+            ", all there".to_owned()
+        } else {
+            format!(", all there; {} tables not compared", output::count(summary.not_compared))
+        },
         output::duration(took)
     ))
 }

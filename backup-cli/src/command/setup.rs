@@ -39,6 +39,10 @@ pub fn config(common: &Common) -> Result<(PathBuf, Config)> {
 pub fn for_backup(args: &BackupArgs, common: &Common) -> Result<(Deployment, Vec<String>)> {
     let Some(url) = &args.url else {
         let (_, config) = config(common)?;
+        if config.job.is_empty() {
+            return Err(Error::usage("config", "there is no job to run")
+                .next_step("add a [job.NAME] to the config"));
+        }
         let jobs = if args.jobs.is_empty() { config.job.keys().cloned().collect() } else { args.jobs.clone() };
         return Ok((Deployment::new(config, environment())?, jobs));
     };
@@ -138,7 +142,7 @@ pub fn url_value(text: &str) -> Result<Value> {
         return Ok(Value::File(FromFile { file: PathBuf::from(path) }));
     }
     let connection: backup_pg::Connection = text.parse()?;
-    if connection.has_password() {
+    if connection.brings_secrets() {
         return Err(Error::usage("flags", "a password on the command line is seen by everyone with `ps`")
             .next_step("put the URL into a variable and write env:NAME, or use ~/.pgpass; then change the password"));
     }

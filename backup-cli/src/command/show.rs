@@ -6,7 +6,7 @@ use serde_json::json;
 use super::args::ShowArgs;
 use super::list::entry_json;
 use super::output::{self, Table};
-use super::{Session, setup};
+use super::{Session, catalog, setup};
 
 /// Shows.
 ///
@@ -15,13 +15,11 @@ use super::{Session, setup};
 pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     let deployment = setup::for_reading(&args.from, &session.common)?;
     let context = &session.context;
-    let catalog = context.cancel.guard(deployment.catalog(args.from.job.as_deref())).await?;
+    let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
     let entry = catalog.find(&args.id)?;
     let contents = if args.contents {
         let reader = deployment.reader(entry).await?;
-        // Small: no progress of its own.
-        let quiet = backup_core::pipeline::Context { cancel: context.cancel.clone(), ..Default::default() };
-        Some(reader.contents(&quiet).await?)
+        Some(reader.contents(&context.without_progress()).await?)
     } else {
         None
     };

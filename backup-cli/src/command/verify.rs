@@ -63,8 +63,14 @@ async fn verify_entries(
             worst = worse(worst, report.worst().map(Error::kind));
             tell_copy(entry, report, session)?;
         }
+        for storage in &entry.missing_in {
+            worst = worse(worst, Some(ErrorKind::Incomplete));
+            let label = Style::for_stderr().yellow("missing:");
+            eprintln!("{label} {} has no copy in storage {storage}", entry.id);
+        }
         documents.push(json!({
             "backup": entry.id.to_string(),
+            "missing_in": entry.missing_in,
             "copies": reports.iter().map(report_json).collect::<Vec<_>>(),
         }));
     }
@@ -95,7 +101,8 @@ fn worse(a: Option<ErrorKind>, b: Option<ErrorKind>) -> Option<ErrorKind> {
         ErrorKind::Damaged => 0,
         ErrorKind::Refused => 1,
         ErrorKind::Unchecked => 2,
-        _ => 3,
+        ErrorKind::Incomplete => 3,
+        _ => 4,
     };
     [a, b].into_iter().flatten().min_by_key(rank)
 }
@@ -121,7 +128,11 @@ fn tell_copy(entry: &CatalogEntry, report: &VerifyReport, session: &Session) -> 
             text.push_str(&format!("    next: {advice}\n"));
         }
     }
-    if session.common.json { Ok(()) } else { output::print(&text) }
+    let is_good_news = report.worst().is_none();
+    if session.common.json || (session.common.quiet && is_good_news) {
+        return Ok(());
+    }
+    output::print(&text)
 }
 
 fn report_json(report: &VerifyReport) -> Value {
@@ -137,29 +148,34 @@ fn report_json(report: &VerifyReport) -> Value {
 }
 
 fn tell_file(check: &FileCheck, session: &Session) -> Result<u8> {
-    let layers = if check.file.layers.is_empty() { "no layers".to_owned() } else { check.file.layers.join(", ") };
+    let layers = match &check.file.layers[..] {
+        [] => "no layers".to_owned(),
+        layers => layers.join(", "),
+    };
     let path = check.file.path.display();
+    let passed = check.unchecked.is_none();
     if session.common.json {
         output::print_json(&json!({
             "file": check.file.path, "layers": check.file.layers, "checksummed": check.checksummed,
-            "plain_bytes": check.plain_bytes, "inventory": check.inventory, "passed": true,
+            "plain_bytes": check.plain_bytes, "inventory": check.inventory, "passed": passed,
+            "unchecked": check.unchecked,
         }))?;
-    } else {
-        let what = match check.file.content {
-            backup_cli::Content::Archive => "a pg_dump archive",
-            backup_cli::Content::TarArchive => "a pg_dump tar archive, whose entries were not walked",
-            backup_cli::Content::Sql => "SQL text, which was not parsed",
-            backup_cli::Content::Unknown => "something this program does not know",
-        };
-        let word = Style::for_stdout().green("whole");
-        output::print(&format!("{word} {path}: {layers}; {what}, {}\n", output::size(check.plain_bytes)))?;
+    } else if !(session.common.quiet && passed) {
+        let style = Style::for_stdout();
+        let size = output::size(check.plain_bytes);
+        output::print(&match check.unchecked {
+            None => format!("{} {path}: {layers}; {}, {size}\n", style.green("whole"), check.what),
+            Some(why) => {
+                let word = style.red("could not check");
+                format!("{word} {path}: {layers} can be undone, {size}; {}: {why}\n", check.what)
+            }
+        })?;
     }
-    if !check.checksummed {
-        let label = Style::for_stderr().yellow("warning:");
-        eprintln!(
-            "{label} {path} carries no checksum: its structure was walked to the end, but a changed \
-             byte inside a value would not be noticed"
-        );
+    if passed && !check.checksummed {
+        session.context.warn(&format!(
+            "{path} carries no checksum: its structure was walked to the end, but a changed byte \
+             inside a value would not be noticed"
+        ));
     }
-    Ok(0)
+    Ok(if passed { 0 } else { exit_code(ErrorKind::Unchecked) })
 }

@@ -49,7 +49,8 @@ impl Environment {
     /// A variable's value. An empty one counts as absent, as libpq and most programs have it.
     pub fn get(&self, name: &str) -> Option<String> {
         let process = self.process.get(std::ffi::OsStr::new(name));
-        let value = process.map(|v| v.to_string_lossy().into_owned());
+        // What is no text counts as absent: a mangled passphrase would be another passphrase.
+        let value = process.and_then(|value| value.to_str()).map(str::to_owned);
         value.or_else(|| self.file.get(name).cloned()).filter(|value| !value.is_empty())
     }
 

@@ -114,12 +114,6 @@ fn explain(text: &str, error: &toml::de::Error) -> Error {
         return Error::usage("config", format!("line {line}: unknown key {unknown:?}"))
             .next_step(suggestion(unknown, &known));
     }
-    let message = match message {
-        m if m.starts_with("data did not match any variant of untagged enum Value") => {
-            "wants \"text\", { env = \"NAME\" }, { file = \"/path\" } or { command = [\"program\"] }"
-        }
-        other => other,
-    };
     Error::usage("config", format!("line {line}: {message}"))
 }
 

@@ -85,7 +85,7 @@ pub struct JobConfig {
     /// Longest time of a run, `"6h"`.
     #[serde(default, deserialize_with = "load::duration")]
     pub timeout: Option<Duration>,
-    /// Prints the application's version, for the manifest.
+    /// Where the application's version comes from, for the manifest.
     #[serde(default)]
     pub app_version: Option<Value>,
 }

@@ -1,5 +1,6 @@
 //! A value that need not stand in the file itself: from the environment, a file, a command.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,7 +19,7 @@ const MAX_VALUE_BYTES: u64 = 64 * 1024;
 
 /// Where a value comes from.
 #[derive(Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Written")]
 pub enum Value {
     /// `"text"`.
     Literal(String),
@@ -31,27 +32,74 @@ pub enum Value {
 }
 
 /// The name of a variable.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone)]
 pub struct FromEnv {
     /// Variable name.
     pub env: String,
 }
 
 /// A file whose content is the value.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone)]
 pub struct FromFile {
     /// Path.
     pub file: PathBuf,
 }
 
 /// A command whose output is the value.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone)]
 pub struct FromCommand {
     /// Program and arguments.
     pub command: Vec<String>,
+}
+
+/// What a value looks like, for who wrote something else.
+const FORMS: &str =
+    r#"wants "text", { env = "NAME" }, { file = "/path" } or { command = ["program"] }"#;
+
+/// A value as it stands in the file. Serde would take `["text"]` for a struct, too, and so a
+/// passphrase for the name of a variable, which messages show.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Table(BTreeMap<String, Item>),
+    #[serde(deserialize_with = "anything")]
+    Other,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Item {
+    Text(String),
+    List(Vec<String>),
+    #[serde(deserialize_with = "anything")]
+    Other,
+}
+
+fn anything<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<(), D::Error> {
+    serde::de::IgnoredAny::deserialize(from).map(|_| ())
+}
+
+impl TryFrom<Written> for Value {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> std::result::Result<Self, &'static str> {
+        let table = match written {
+            Written::Text(text) => return Ok(Self::Literal(text)),
+            Written::Table(table) if table.len() == 1 => table,
+            Written::Table(_) | Written::Other => return Err(FORMS),
+        };
+        match table.into_iter().next() {
+            Some((key, Item::Text(env))) if key == "env" => Ok(Self::Env(FromEnv { env })),
+            Some((key, Item::Text(file))) if key == "file" => {
+                Ok(Self::File(FromFile { file: file.into() }))
+            }
+            Some((key, Item::List(command))) if key == "command" => {
+                Ok(Self::Command(FromCommand { command }))
+            }
+            _ => Err(FORMS),
+        }
+    }
 }
 
 impl std::fmt::Debug for Value {

@@ -1,6 +1,8 @@
 //! An id of one's own: a claim object, created only where there is none, reserves it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -8,6 +10,10 @@ use super::BackupPlan;
 use crate::layout::{self, BackupId, MAX_SAME_SECOND};
 use crate::pipeline::{Context, within};
 use crate::{Creation, Error, ErrorKind, Result, Storage};
+
+/// How long a stopped run waits for the claim it is just making: one it does not know of it
+/// can't give back.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// An id, and the storages in which its folder is ours.
 pub(super) struct Claim<'a> {
@@ -27,7 +33,7 @@ pub(super) async fn claim<'a>(plan: &'a BackupPlan, context: &Context) -> Result
     for suffix in 1..=MAX_SAME_SECOND {
         let id = BackupId::new(plan.started, suffix);
         let mut claim = Claim { plan, id, held: Vec::new(), failed: Vec::new() };
-        match context.cancel.guard(claim.take()).await {
+        match claim.take_unless_stopped(context).await {
             Ok(true) => {
                 for (storage, error) in &claim.failed {
                     context.warn(&format!("storage {storage} failed: {error}"));
@@ -51,6 +57,17 @@ pub(super) async fn claim<'a>(plan: &'a BackupPlan, context: &Context) -> Result
 impl Claim<'_> {
     fn key(&self, file: &str) -> String {
         format!("{}/{file}", self.id.folder(&self.plan.job))
+    }
+
+    async fn take_unless_stopped(&mut self, context: &Context) -> Result<bool> {
+        let mut taking = pin!(self.take());
+        tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => {}
+            taken = &mut taking => return taken,
+        }
+        let _ = tokio::time::timeout(STOP_GRACE, taking).await;
+        Err(context.cancel.error())
     }
 
     /// Whether the id is free, and ours now in enough storages.

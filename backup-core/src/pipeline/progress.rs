@@ -58,6 +58,16 @@ impl Progress for Silent {
     fn event(&self, _: Event<'_>) {}
 }
 
+struct OnlyWarnings(Arc<dyn Progress>);
+
+impl Progress for OnlyWarnings {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::Warning { .. }) {
+            self.0.event(event);
+        }
+    }
+}
+
 /// What every run shares: the switch that stops it and the ear that hears it.
 #[derive(Clone)]
 pub struct Context {
@@ -79,9 +89,14 @@ impl Context {
         Self { progress, ..Self::default() }
     }
 
+    /// The same context for work too small to be worth progress; warnings still get through.
+    #[must_use]
+    pub fn without_progress(&self) -> Self {
+        Self { cancel: self.cancel.clone(), progress: Arc::new(OnlyWarnings(self.progress.clone())) }
+    }
+
     /// Tells the operator something.
     pub fn warn(&self, message: &str) {
-        tracing::warn!("{message}");
         self.progress.event(Event::Warning { message });
     }
 

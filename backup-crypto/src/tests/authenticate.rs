@@ -48,6 +48,18 @@ fn the_document_says_how_it_was_made_and_holds_no_secret() {
 }
 
 #[test]
+fn a_document_that_argon2_and_openssl_agree_with_is_accepted() {
+    // The mac was computed with the recipe of docs/decisions/manifest-authentication.md too.
+    let document = br#"{"format": 1, "method": "hmac-sha256-argon2id",
+        "memory_kib": 19456, "passes": 2, "lanes": 1,
+        "salt": "bc76e3286b92b6ef8667aace30c5f489",
+        "mac": "d95dc969d3283153064abc2a1c00bd5902e1c85537ec3f73b8b5eea76d9119f0"}"#;
+    let authenticator = Authenticator::by_passphrase(passphrase("sesame"));
+    let authentic = authenticator.verify(b"{\"format\": 1}\n", document).unwrap();
+    assert_eq!(authentic, Authentic::ByPassphrase);
+}
+
+#[test]
 fn a_malformed_or_foreign_document_is_told_apart() {
     let authenticator = Authenticator::by_passphrase(passphrase("sesame"));
     let text = String::from_utf8(authenticator.sign(MANIFEST).unwrap()).unwrap();

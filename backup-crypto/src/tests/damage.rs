@@ -11,7 +11,7 @@ fn messages(plain: &[u8]) -> Vec<(&'static str, OpenPgp, Vec<u8>)> {
     gpg.generate("Ed", "future-default", "");
     let symmetric = |more: &[&str]| {
         let arguments =
-            [&["--passphrase", "sesame", "--s2k-count", "1024", "--symmetric"], more].concat();
+            [&["--passphrase", "sesame", "--s2k-count", "65536", "--symmetric"], more].concat();
         gpg.run(&arguments, plain).unwrap()
     };
     let key = || OpenPgp::new().with_secret_key(gpg.secret_key("Ed"));
@@ -107,7 +107,7 @@ fn anything_behind_the_message_is_an_error() {
 #[test]
 fn wrong_passphrases_are_named_as_such() {
     let gpg = Gpg::new();
-    let cheap = ["--passphrase", "right", "--s2k-count", "1024", "--symmetric"];
+    let cheap = ["--passphrase", "right", "--s2k-count", "65536", "--symmetric"];
     let theirs = gpg.run(&cheap, b"data").unwrap();
     for sealed in [seal(&with("right").cheap(), b"data"), theirs] {
         for n in 0..20 {
@@ -183,11 +183,12 @@ fn a_message_without_integrity_protection_is_refused() {
 
 #[test]
 fn a_hostile_message_does_not_fill_the_memory() {
-    // A session key packet that claims four gigabytes, and a hundred thousand small ones.
-    let long = [&b"\xc1\xff\xff\xff\xff\xff"[..], &[3; 1000]].concat();
+    // A session key packet of a megabyte, and a hundred thousand small packets.
+    let long = [&b"\xc1\xff\x00\x10\x00\x00"[..], &[3; 1 << 20]].concat();
     let many = b"\xca\x03PGP".repeat(100_000);
-    for hostile in [long, many] {
+    for (hostile, words) in [(long, "longer than any"), (many, "packets precede the data")] {
         let error = open(&with("sesame"), &hostile).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+        assert!(error.message().contains(words), "{error}");
     }
 }

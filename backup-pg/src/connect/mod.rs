@@ -118,6 +118,10 @@ impl FromStr for Connection {
             url::parse(text)?
         } else if text.contains('=') {
             conninfo::parse(text)?
+        } else if text.contains(['@', ':', '/']) {
+            // A misspelt URL: as a database's name its password would be shown everywhere.
+            return Err(Error::usage(STAGE, "the connection string is neither a URL nor the name of a database")
+                .next_step("write postgresql://user@host/database, or dbname='...' for such a name"));
         } else {
             vec![("dbname".to_owned(), text.to_owned())]
         };
@@ -220,9 +224,10 @@ impl Connection {
         self.public.get(name).map(String::as_str)
     }
 
-    /// Whether the connection string itself brings a password.
-    pub fn has_password(&self) -> bool {
-        self.secret.contains_key("password")
+    /// Whether the connection string itself brings a password, or anything else that is kept
+    /// secret (a parameter that is not known to be harmless counts).
+    pub fn brings_secrets(&self) -> bool {
+        !self.secret.is_empty()
     }
 
     /// Every secret value, for scrubbing messages.

@@ -140,9 +140,18 @@ fn labels_name_the_server_and_no_secret() {
     assert_eq!(label("claims"), "default server/claims");
     let connection: Connection =
         "postgresql://u:hunter2@h/d?sslpassword=hunter3&new=hunter4".parse().unwrap();
-    assert!(connection.has_password());
+    assert!(connection.brings_secrets());
     let shown = format!("{connection:?}");
     assert!(!shown.contains("hunter") && shown.contains("sslpassword"), "{shown}");
+}
+
+#[test]
+fn a_misspelt_url_is_no_database_name() {
+    for text in ["postgres//u:hunter2@h/d", "u:hunter2@h/d", "h/d"] {
+        let error = text.parse::<Connection>().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

@@ -7,6 +7,11 @@
 //! pg_restore can't finish without it: whoever decodes and checks the bytes on their way here
 //! has its say first.
 //!
+//! What a restore that fails leaves behind: of the data nothing, with one exception that its
+//! error names (an existing database whose comparison failed or was stopped keeps what was
+//! restored). *Roles stay*: those that the backup's globals made were committed before the
+//! data came; they belong to the whole server, and somebody may use them by now.
+//!
 //! Architecture invariants: children are ended *before* their input is closed, because psql
 //! takes the end of its input for the end of its work; and only a database that this writer made is ever dropped.
 
@@ -24,6 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backup_core::pipeline::Cancel;
 use backup_core::{Result, Sink, SinkWriter};
 
 use crate::database::TablespaceMap;
@@ -38,13 +44,22 @@ use writer::RestoreWriter;
 const STAGE: &str = "pg_restore";
 
 /// How long the server may take for the rest once it has all bytes (indexes, constraints), and
-/// for each statement of the comparison.
+/// then again for the comparison together with the statistics.
 pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a commit may be waited for: both halves of [`RESTORE_TIMEOUT`], and an hour to log
+/// in, to publish, or to clean up.
+///
+/// For whoever limits a commit from outside, as
+/// [`Limits::commit`](backup_core::pipeline::Limits::commit) does. With less, the commit is
+/// dropped before it gives up by itself, and nobody drops the unfinished database.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(2 * RESTORE_TIMEOUT.as_secs() + 60 * 60);
 
 /// How a restore is done.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// The backup's globals: roles and memberships that the server misses are created from it.
+    /// They stay when the restore fails later.
     pub globals: Option<Globals>,
     /// What becomes of tablespaces.
     pub tablespaces: TablespaceMap,
@@ -75,6 +90,7 @@ impl Default for RestoreOptions {
 ///
 /// Whether the server can be reached and the database suits is found out in `begin`; what the
 /// archive needs (roles, tablespaces, client tools) as soon as its table of contents is there.
+/// Roles made from the globals then stay even if the restore fails later; data does not.
 ///
 /// ```no_run
 /// use backup_core::Sink;
@@ -93,13 +109,26 @@ pub struct PgRestore {
     connection: Connection,
     search: ToolSearch,
     options: RestoreOptions,
+    cancel: Cancel,
     report: Arc<Mutex<Option<RestoreReport>>>,
 }
 
 impl PgRestore {
     /// Restores into the database that `connection` names.
     pub fn new(connection: Connection, search: ToolSearch, options: RestoreOptions) -> Self {
-        Self { connection, search, options, report: Arc::default() }
+        let (cancel, report) = (Cancel::default(), Arc::default());
+        Self { connection, search, options, cancel, report }
+    }
+
+    /// Lets a commit be stopped: while the server builds indexes, and during the comparison and
+    /// ANALYZE. The children are ended, the unfinished database is dropped, and the commit
+    /// returns [`Cancel::error`]. Publishing (properties and name) is not interrupted.
+    ///
+    /// Without it a commit runs to its end. Stopping earlier is up to the caller, by
+    /// [`abort`](SinkWriter::abort).
+    #[must_use]
+    pub fn with_cancel(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
     }
 
     /// What was restored by the last commit; `None` before one succeeded. Clones share it.
@@ -123,6 +152,7 @@ impl Sink for PgRestore {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let target = Target::find(&self.connection, &self.search).await?;
         let (search, options) = (self.search.clone(), self.options.clone());
-        Ok(Box::new(RestoreWriter::new(target, search, options, self.report.clone())))
+        let (cancel, report) = (self.cancel.clone(), self.report.clone());
+        Ok(Box::new(RestoreWriter::new(target, search, options, cancel, report)))
     }
 }

@@ -1,6 +1,7 @@
 //! The database a restore goes into: found, made, published or dropped.
 
 use backup_core::{Error, Result};
+use tokio::task::JoinHandle;
 
 use super::STAGE;
 use crate::archive::Toc;
@@ -58,8 +59,14 @@ enum Made {
     Existing,
     /// Does not exist yet.
     Nothing,
-    /// Exists under its working name.
-    Working { name: String, plan: DatabasePlan },
+    /// Exists under its working name, or may.
+    Working {
+        name: String,
+        plan: DatabasePlan,
+        /// The server is at it. A task of its own, so that nobody who gives up waiting has to
+        /// guess whether the database came into being.
+        creating: Option<JoinHandle<Result<()>>>,
+    },
 }
 
 impl Target {
@@ -131,15 +138,27 @@ impl Target {
         if no_owners {
             plan.properties.retain(|sql| !needs_roles(sql));
         }
-        self.server.psql().execute(&plan.create).await?;
-        self.made = Made::Working { name: working, plan };
-        Ok(())
+        let (psql, create) = (self.server.psql(), plan.create.clone());
+        let creating = tokio::spawn(async move { psql.execute(&create).await });
+        self.made = Made::Working { name: working, plan, creating: Some(creating) };
+        self.created().await
+    }
+
+    /// Waits until `CREATE DATABASE` is done, well or not. May be dropped and called again.
+    async fn created(&mut self) -> Result<()> {
+        let Made::Working { creating, .. } = &mut self.made else { return Ok(()) };
+        let Some(running) = creating else { return Ok(()) };
+        let done = running.await;
+        *creating = None;
+        done.unwrap_or_else(|died| {
+            Err(Error::failed(STAGE, "making the database was cut off").caused_by(died))
+        })
     }
 
     /// Gives the database its properties and its name: from here on it can be seen. Returns
     /// what could not be set.
     pub async fn publish(&mut self) -> Result<Vec<String>> {
-        let Made::Working { name, plan } = &self.made else { return Ok(Vec::new()) };
+        let Made::Working { name, plan, .. } = &self.made else { return Ok(Vec::new()) };
         let psql = self.server.psql();
         let rename =
             format!("ALTER DATABASE {} RENAME TO {}", quote_ident(name), quote_ident(&self.name));
@@ -159,15 +178,29 @@ impl Target {
         Ok(notes)
     }
 
+    /// Whether the database that was there before holds anything by now.
+    pub async fn is_filled(&self) -> Result<bool> {
+        contents(&self.server).await.map(|Contents { tables, others }| tables + others > 0)
+    }
+
     /// Drops the database if it is one that [`prepare`](Self::prepare) made.
     pub async fn drop_made(&mut self) -> Result<()> {
+        // Whoever waited for it has its error; what counts here is whether the database is there.
+        let _ = self.created().await;
         let Made::Working { name, .. } = &self.made else { return Ok(()) };
         let quoted = quote_ident(name);
         // A template can't be dropped; the archived property may have made it one already.
         let drop = format!(
-            "ALTER DATABASE {quoted} IS_TEMPLATE false;\nDROP DATABASE {quoted} WITH (FORCE)"
+            "ALTER DATABASE {quoted} IS_TEMPLATE false;\n\
+             DROP DATABASE IF EXISTS {quoted} WITH (FORCE)"
         );
-        self.server.psql().execute(&drop).await.map_err(|error| {
+        let psql = self.server.psql();
+        let dropped = match exists(&psql, name).await {
+            Ok(true) => psql.execute(&drop).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        dropped.map_err(|error| {
             Error::failed(STAGE, format!("the unfinished database {name} could not be dropped"))
                 .next_step(format!("drop it by hand: DROP DATABASE {quoted} WITH (FORCE)"))
                 .caused_by(error)
@@ -183,8 +216,12 @@ async fn exists(psql: &Psql, name: &str) -> Result<bool> {
     psql.query_json::<u64>(&sql).await.map(|count| count > 0)
 }
 
+async fn contents(server: &Server) -> Result<Contents> {
+    server.psql().query_json(CONTENTS).await
+}
+
 async fn refuse_contents(server: &Server) -> Result<()> {
-    let Contents { tables, others } = server.psql().query_json(CONTENTS).await?;
+    let Contents { tables, others } = contents(server).await?;
     if tables + others == 0 {
         return Ok(());
     }

@@ -1,8 +1,10 @@
 //! One restore: the head of the archive first, then its data, then the proof.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use backup_core::pipeline::Cancel;
 use backup_core::{Committed, Error, Result, SinkWriter};
 use bytes::Bytes;
 
@@ -11,17 +13,22 @@ use super::rewrite::rename_tablespaces;
 use super::run::{Orders, Run};
 use super::target::Target;
 use super::{RestoreOptions, RestoreReport, STAGE, preflight};
-use crate::ToolSearch;
-use crate::archive::{ArchiveReader, ArchiveSummary, Toc};
+use crate::archive::{ArchiveReader, Toc};
+use crate::client::too_slow;
 use crate::database::{database_facts, database_tablespace};
+use crate::{Psql, ToolSearch};
 
 /// Lines of pg_restore's warnings that a report repeats.
 const WARNING_LINES: usize = 20;
+
+/// What ANALYZE gets when the comparison took all the time there was.
+const LEAST_ANALYZE_TIME: Duration = Duration::from_secs(1);
 
 pub(super) struct RestoreWriter {
     target: Target,
     search: ToolSearch,
     options: RestoreOptions,
+    cancel: Cancel,
     reader: ArchiveReader,
     progress: Progress,
     report: RestoreReport,
@@ -42,12 +49,14 @@ impl RestoreWriter {
         target: Target,
         search: ToolSearch,
         options: RestoreOptions,
+        cancel: Cancel,
         published: Arc<Mutex<Option<RestoreReport>>>,
     ) -> Self {
         Self {
             target,
             search,
             options,
+            cancel,
             reader: ArchiveReader::new(),
             progress: Progress::Head(Vec::new()),
             report: RestoreReport::default(),
@@ -87,6 +96,8 @@ impl RestoreWriter {
     }
 
     /// All bytes are here: the proof comes before the last of them is let through.
+    ///
+    /// On an error the children are ended; `undo` has to drop the database.
     async fn complete(&mut self) -> Result<()> {
         let summary = std::mem::take(&mut self.reader).finish()?;
         let Progress::Running { mut run, held } =
@@ -94,23 +105,36 @@ impl RestoreWriter {
         else {
             return Err(Error::failed(STAGE, "the restore had ended before"));
         };
-        run.write(&held).await?;
-        let said = run.finish(self.options.timeout).await?;
-        self.report.notes.extend(warnings(&said));
-        self.prove(&summary).await
+        let (cancel, limit) = (self.cancel.clone(), self.options.timeout);
+        let finishing = async {
+            run.write(&held).await?;
+            run.finish(limit).await
+        };
+        let said = bounded(&cancel, limit, "did not finish", finishing).await;
+        // Ends the children of one that was given up, before anything else is done.
+        drop(run);
+        self.report.notes.extend(warnings(&said?));
+        let started = Instant::now();
+        let psql = self.target.psql();
+        let comparing = compare(&psql, &summary, limit, &mut self.report);
+        bounded(&cancel, limit, "the comparison did not end", comparing).await?;
+        if self.options.analyze {
+            let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
+            cancel.guard(self.analyze(&psql.with_timeout(left))).await?;
+        }
+        // What can be seen is either all or nothing: no stop in the middle of this.
+        self.publish().await
     }
 
-    async fn prove(&mut self, summary: &ArchiveSummary) -> Result<()> {
-        let psql = self.target.psql();
-        let limit = self.options.timeout;
-        let compared = compare(&psql, summary, limit, &mut self.report).await;
-        compared.map_err(|error| self.name_what_stays(error))?;
-        if self.options.analyze
-            && let Err(error) = psql.with_timeout(limit).execute("ANALYZE").await
-        {
+    async fn analyze(&mut self, psql: &Psql) -> Result<()> {
+        if let Err(error) = psql.execute("ANALYZE").await {
             let note = format!("statistics are missing, run ANALYZE: {}", error.message());
             self.report.notes.push(note);
         }
+        Ok(())
+    }
+
+    async fn publish(&mut self) -> Result<()> {
         let not_set = self.target.publish().await?;
         self.report.notes.extend(not_set);
         self.report.database = self.target.name().to_owned();
@@ -118,15 +142,23 @@ impl RestoreWriter {
         Ok(())
     }
 
-    /// A database that was there before stays, with what was restored into it.
-    fn name_what_stays(&self, error: Error) -> Error {
+    /// A database that was there before stays, with what was restored into it. Looked up,
+    /// because nobody knows whether the transaction of one that was given up came through.
+    async fn name_what_stays(&self, error: Error) -> Error {
         if !self.target.is_existing() {
             return error;
         }
         let database = self.target.name();
-        error.next_step(format!(
-            "do not use the database {database}: it holds what was restored, and is not dropped because it existed before"
-        ))
+        let stays = "and is not dropped because it existed before";
+        match self.target.is_filled().await {
+            Ok(false) => error,
+            Ok(true) => error.next_step(format!(
+                "do not use the database {database}: it holds what was restored, {stays}"
+            )),
+            Err(_) => error.next_step(format!(
+                "look into the database {database} before you use it: it may hold what was restored, {stays}"
+            )),
+        }
     }
 
     /// Ends everything and drops the database if it is ours. `Err` names what is left.
@@ -169,7 +201,7 @@ impl SinkWriter for RestoreWriter {
             return Ok(Committed { bytes, version: None });
         };
         match self.undo().await {
-            Ok(()) => Err(error),
+            Ok(()) => Err(self.name_what_stays(error).await),
             Err(left) => {
                 let message = format!("{}; {}", error.message(), left.message());
                 let advice = left.advice().unwrap_or_default().to_owned();
@@ -181,6 +213,23 @@ impl SinkWriter for RestoreWriter {
     async fn abort(mut self: Box<Self>) -> Result<()> {
         self.undo().await
     }
+}
+
+/// Work that ends, after `limit` or when somebody asks for a stop at the latest.
+async fn bounded<T>(
+    cancel: &Cancel,
+    limit: Duration,
+    failure: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let in_time = async {
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_) => Err(too_slow(STAGE, failure, limit)
+                .next_step("look at what the server is doing: select * from pg_stat_activity")),
+        }
+    };
+    cancel.guard(in_time).await
 }
 
 fn encoding_note(target: &Target, toc: &Toc) -> Option<String> {

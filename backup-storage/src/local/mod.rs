@@ -34,7 +34,7 @@ use backup_core::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use place::Place;
+use place::{Draft, Place};
 use reader::Reader;
 use writer::Writer;
 
@@ -149,6 +149,23 @@ impl Local {
     }
 }
 
+/// A draft on its way from the disk's thread to its writer. A caller that was stopped meanwhile
+/// never takes it; nobody else would remove it then.
+struct FreshDraft {
+    place: Arc<Place>,
+    draft: Option<Draft>,
+}
+
+impl Drop for FreshDraft {
+    fn drop(&mut self) {
+        if let Some(draft) = &self.draft
+            && let Err(error) = self.place.discard(draft)
+        {
+            tracing::warn!(%error, "a leftover stays until it is swept");
+        }
+    }
+}
+
 #[async_trait]
 impl Sink for Local {
     fn name(&self) -> &str {
@@ -156,8 +173,14 @@ impl Sink for Local {
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        let key = key.to_owned();
-        let draft = self.blocking(move |place| place.draft(&key)).await?;
+        let (key, owner) = (key.to_owned(), Arc::clone(&self.place));
+        let fresh = self.blocking(move |place| {
+            let draft = Some(place.draft(&key)?);
+            Ok(FreshDraft { place: owner, draft })
+        });
+        let draft = fresh.await?.draft.take().ok_or_else(|| {
+            Error::failed(self.place.stage().to_owned(), "a draft was taken twice")
+        })?;
         Ok(Box::new(Writer::new(Arc::clone(&self.place), draft)))
     }
 }

@@ -337,3 +337,23 @@ fn relative_and_root_folders_are_refused() {
     assert_eq!((error.kind(), error.stage()), (ErrorKind::Usage, "storage offsite"));
     assert!(error.advice().is_some());
 }
+
+/// An interrupted run drops the call while the disk's thread is at it.
+#[tokio::test]
+async fn a_begin_that_is_given_up_leaves_nothing() {
+    let (scratch, storage) = local();
+    for _ in 0..50 {
+        // Polled once: the work is on its way.
+        let begun = tokio::time::timeout(Duration::ZERO, storage.begin("db/2026/dump")).await;
+        if let Ok(writer) = begun {
+            writer.unwrap().abort().await.unwrap();
+        }
+    }
+    for _ in 0..500 {
+        if everything(scratch.path()) == ["root"] {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("left: {:?}", everything(scratch.path()));
+}
