@@ -4,9 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use backup_core::pipeline::{CHUNK_BYTES, Cancel, Context, Limits, Policy};
-use backup_core::{BackupId, BackupPlan, ErrorKind, Storage, layout};
+use backup_core::{
+    BackupId, BackupPlan, ByteRange, Creation, ErrorKind, ObjectInfo, Result, Sink, SinkWriter,
+    SourceStream, Storage, layout,
+};
 use backup_testkit::{CountedStorage, FailCalls, FaultySource, Memory, SourceFault};
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
@@ -39,7 +44,9 @@ async fn assert_recovers(memories: &[&Arc<Memory>], started: Timestamp, what: &s
         let keys = memory.keys();
         let unlisted = |key: &&String| {
             let (job, id, _) = layout::parse_key(key).unwrap();
-            !keys.contains(&format!("{}/{}", id.folder(job), layout::MANIFEST))
+            let has = |file| keys.contains(&format!("{}/{file}", id.folder(job)));
+            // What looks complete is left to people.
+            !has(layout::MANIFEST) && !has(layout::SHA256SUMS)
         };
         assert_eq!(keys.iter().find(unlisted), None, "{what}: a leftover was not swept");
     }
@@ -256,4 +263,121 @@ async fn leftovers_are_swept_by_age_alone() {
     assert_eq!(gone, [&crashed]);
     assert!(memory.keys().contains(&running), "a run lost its part");
     assert_all_whole(&[&memory], "after sweeping").await;
+}
+
+/// A folder of a run of long ago, with these files.
+fn crashed(memory: &Memory, day: &str, files: &[(&str, &str)]) -> String {
+    let folder = format!("{JOB}/2020/01/202001{day}T000000Z");
+    for (file, body) in files {
+        memory.plant(&format!("{folder}/{file}"), (*body).to_owned());
+    }
+    folder
+}
+
+/// Runs so much later that whatever is there now is old; the warnings.
+async fn run_later(storage: Arc<dyn Storage>) -> Vec<String> {
+    let later = Timestamp::now().checked_add(SignedDuration::from_hours(26)).unwrap();
+    let (ear, context) = Ear::context();
+    run(plan_at(later, vec![storage]), &context).await.unwrap();
+    ear.warnings()
+}
+
+#[tokio::test]
+async fn a_sweep_tells_what_it_removes_and_spares_what_looks_complete() {
+    let memory = memory("memory");
+    let part = ("app.dump.zst", "x");
+    let swept = crashed(&memory, "01", &[part, ("globals.sql.zst", "x")]);
+    let complete = crashed(&memory, "02", &[part, ("RESTORE.md", "x"), ("SHA256SUMS", "x")]);
+    let warnings = run_later(memory.clone()).await;
+    let [removed, spared] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(removed.ends_with(&format!("removed what a crashed run left: {swept}")), "{removed}");
+    assert!(spared.contains(&complete) && spared.contains("manifest is missing"), "{spared}");
+    let left = |folder: &str| memory.keys().iter().filter(|key| key.starts_with(folder)).count();
+    assert_eq!((left(&swept), left(&complete)), (0, 3));
+}
+
+#[tokio::test]
+async fn a_claim_keeps_its_folder_for_its_own_timeout() {
+    const DAY: i64 = 24 * 3600;
+    let claim = |started: &str, seconds: i64| {
+        format!("{{\"started\": \"{started}\", \"timeout_seconds\": {seconds}}}")
+    };
+    let now = Timestamp::now().to_string();
+    let claims = [
+        (claim(&now, 2 * DAY), true),
+        (claim("2020-01-01T00:00:00Z", 36_500 * DAY), true),
+        (claim(&now, 3600), false),
+        (claim("2020-01-01T00:00:00Z", 2 * DAY), false),
+        (claim(&now, i64::MAX), false),
+        (claim(&now, -1), false),
+        ("torn".to_owned(), false),
+        (String::new(), false),
+    ];
+    for (claim, stays) in claims {
+        let memory = memory("memory");
+        let folder = crashed(&memory, "01", &[("app.dump.zst", "x"), ("claim.json", &claim)]);
+        let warnings = run_later(memory.clone()).await;
+        let left = memory.keys().iter().filter(|key| key.starts_with(&folder)).count();
+        assert_eq!(left, if stays { 2 } else { 0 }, "{claim}");
+        assert_eq!(warnings.len(), usize::from(!stays), "{claim}: {warnings:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_a_listing_does_not_show_yet_is_looked_for() {
+    let memory = memory("memory");
+    let folder = crashed(&memory, "01", &[("app.dump.zst", "x"), ("manifest.json", "{}")]);
+    let before = memory.keys();
+    let late = Arc::new(LateListing {
+        inner: memory.clone(),
+        hidden: format!("{folder}/{}", layout::MANIFEST),
+    });
+    assert_eq!(run_later(late).await, Vec::<String>::new());
+    assert!(before.iter().all(|key| memory.keys().contains(key)), "a listed backup was swept");
+}
+
+/// A storage whose listings lag behind: they don't show one object that is there.
+struct LateListing {
+    inner: Arc<Memory>,
+    hidden: String,
+}
+
+#[async_trait]
+impl Sink for LateListing {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
+        self.inner.begin(key).await
+    }
+}
+
+#[async_trait]
+impl Storage for LateListing {
+    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
+        self.inner.open(key, range).await
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.inner.stat(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        let mut objects = self.inner.list(prefix).await?;
+        objects.retain(|object| object.key != self.hidden);
+        Ok(objects)
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.inner.delete(key).await
+    }
+
+    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
+        self.inner.create_new(key, body).await
+    }
+
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
+        self.inner.sweep(prefix, older_than).await
+    }
 }

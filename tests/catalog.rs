@@ -100,6 +100,7 @@ async fn an_unreadable_manifest_is_a_problem_and_hides_nothing() {
         assert_eq!(ids(&catalog), ["20261122T020000Z"], "{what}");
         let [problem] = &catalog.problems[..] else { panic!("{what}: {:?}", catalog.problems) };
         assert_eq!((&*problem.storage, problem.error.kind()), ("memory", expected), "{what}");
+        assert!(problem.error.message().contains(&key), "{what}: which one? {}", problem.error);
         let error = catalog.find("20261122T020001Z").err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Unchecked, "it can't be said not to exist");
     }
@@ -168,7 +169,12 @@ async fn find_says_why_it_found_nothing() {
     let other = BackupPlan { job: "other".to_owned(), ..plan_at(second(0), all.clone()) };
     run_quietly(other).await.unwrap();
     let catalog = Catalog::load(&all, None).await;
-    assert_eq!(catalog.find("latest").unwrap().id.to_string(), "20261122T020005Z");
+    let error = catalog.find("latest").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "the latest of which job?");
+    assert_eq!(error.message(), "several jobs have backups: database, other");
+    assert!(error.advice().unwrap().contains("--job"));
+    let ours = Catalog::load(&all, Some(JOB)).await;
+    assert_eq!(ours.find("latest").unwrap().id.to_string(), "20261122T020005Z");
     assert_eq!(catalog.find("20261122T020005Z").unwrap().manifest.job, JOB);
     assert_eq!(kind(&catalog, "20261122T020000Z"), Some(ErrorKind::Usage), "two jobs have it");
     assert_eq!(kind(&catalog, "20261122T020001Z"), Some(ErrorKind::NotFound));
@@ -180,5 +186,39 @@ async fn find_says_why_it_found_nothing() {
     let catalog = Catalog::load(&[down], None).await;
     for wanted in ["latest", "20261122T020000Z"] {
         assert_eq!(kind(&catalog, wanted), Some(ErrorKind::Unchecked));
+    }
+}
+
+#[tokio::test]
+async fn the_latest_is_not_named_while_a_newer_one_may_hide() {
+    let (first, second) = (memory("first"), memory("second"));
+    back_up(0, &[&first, &second]).await;
+    let newer = format!("{}/{}", back_up(1, &[&first]).await, layout::MANIFEST);
+    let down: Arc<dyn Storage> = Arc::new(CountedStorage::new(first.clone(), FailCalls::From(1)));
+    let unreachable = Catalog::load(&[down, second.clone()], None).await;
+    first.plant(&newer, "torn");
+    let damaged = Catalog::load(&storages(&[&first, &second]), None).await;
+    for catalog in [unreachable, damaged] {
+        let error = catalog.find("latest").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unchecked, "{error}");
+        assert!(error.message().contains("storage first could not be read in full"), "{error}");
+        assert!(error.message().ends_with("so a newer backup may exist"), "{error}");
+        assert!(error.advice().unwrap().contains("name the backup's id"));
+        let named = catalog.find("20261122T020000Z").unwrap();
+        assert_eq!(named.id.to_string(), "20261122T020000Z");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_from_the_future_is_the_latest_only_among_its_like() {
+    let hours = |n| Timestamp::now().checked_add(SignedDuration::from_hours(n)).unwrap();
+    let memory = memory("memory");
+    let all = storages(&[&memory]);
+    for (started, latest) in [(49, 49), (72, 72), (-5, -5), (23, 23), (25, 23)] {
+        run_quietly(plan_at(hours(started), all.clone())).await.unwrap();
+        let catalog = Catalog::load(&all, None).await;
+        let found = catalog.find("latest").unwrap().id.started();
+        let off = found.duration_since(hours(latest)).abs();
+        assert!(off < SignedDuration::from_mins(5), "{latest} h from now, not {found}");
     }
 }

@@ -12,8 +12,18 @@ use crate::support::{
     CLAIMS, Finished, Scratch, claims_server, finish, finish_started, target_file, while_locked,
 };
 
-const VERBS: [&str; 10] =
-    ["backup", "list", "show", "verify", "restore", "cat", "doctor", "config", "completions", "man"];
+const VERBS: [&str; 10] = [
+    "backup",
+    "list",
+    "show",
+    "verify",
+    "restore",
+    "cat",
+    "doctor",
+    "config",
+    "completions",
+    "man",
+];
 
 /// A transcript with what differs from run to run replaced.
 fn redact(text: &str, scratch: &Scratch, server: Option<&PostgresServer>) -> String {
@@ -30,7 +40,8 @@ fn redact_ids(text: &str) -> String {
     const LENGTH: usize = 16;
     let is_id = |at: usize| {
         text.get(at..at + LENGTH).is_some_and(|id| {
-            let digits = |range: std::ops::Range<usize>| id[range].bytes().all(|b| b.is_ascii_digit());
+            let digits =
+                |range: std::ops::Range<usize>| id[range].bytes().all(|b| b.is_ascii_digit());
             id.is_ascii() && digits(0..8) && &id[8..9] == "T" && digits(9..15) && id.ends_with('Z')
         })
     };
@@ -48,12 +59,16 @@ fn redact_ids(text: &str) -> String {
 
 /// Words that differ from run to run: digests, sizes, durations.
 fn redact_words(text: &str) -> String {
-    let redact = |word: &str| match word {
-        digest if digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()) => "SHA256",
-        number if number.contains('.') && number.parse::<f64>().is_ok() => "N",
-        other => other,
-    }
-    .to_owned();
+    let redact = |word: &str| {
+        match word {
+            digest if digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                "SHA256"
+            }
+            number if number.contains('.') && number.parse::<f64>().is_ok() => "N",
+            other => other,
+        }
+        .to_owned()
+    };
     let lines = text.lines().map(|line| line.split(' ').map(redact).collect::<Vec<_>>().join(" "));
     lines.map(|line| line + "\n").collect()
 }
@@ -262,7 +277,8 @@ async fn colours_only_on_a_terminal_that_wants_them() {
     assert!(coloured.stdout.contains(&format!("{BOLD_RED}error:")), "{coloured:?}");
     let plain = on_a_terminal("1").await.expect(5);
     assert!(plain.stdout.contains("error: ") && !plain.stdout.contains("\u{1b}["), "{plain:?}");
-    for arguments in [&["show"][..], &["list"], &["doctor", "-vv"], &["--help"], &["backup", "--x"]] {
+    for arguments in [&["show"][..], &["list"], &["doctor", "-vv"], &["--help"], &["backup", "--x"]]
+    {
         let mut command = scratch.command(arguments);
         command.env_remove("NO_COLOR");
         let run = finish(command).await;
@@ -286,6 +302,9 @@ async fn completions_and_manual_know_every_verb() {
     let page = scratch.run(&["man"]).await.expect(0).stdout;
     assert!(page.contains(".TH marb-backup 1"), "{}", &page[..page.len().min(500)]);
     for verb in VERBS {
-        assert!(page.contains(&format!("\nmarb\\-backup\\-{verb} \\-")), "{verb} is not in the manual");
+        assert!(
+            page.contains(&format!("\nmarb\\-backup\\-{verb} \\-")),
+            "{verb} is not in the manual"
+        );
     }
 }

@@ -54,7 +54,8 @@ async fn two_deployments_back_up_and_restore_in_one_process() {
         let catalog = deployment.catalog(Some("database")).await.unwrap();
         let target = Value::Literal(server.url(&format!("{database}_back")));
         let options = RestoreOptions::into_database(target);
-        let back = deployment.restore(catalog.find("latest").unwrap(), &options, &context).await.unwrap();
+        let back =
+            deployment.restore(catalog.find("latest").unwrap(), &options, &context).await.unwrap();
         assert_eq!((back.rows_compared, back.created), (1000, true));
         // A second time there are tables in it: refused, and nothing changes.
         let again = deployment.restore(catalog.find("latest").unwrap(), &options, &context).await;

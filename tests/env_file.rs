@@ -9,7 +9,8 @@ const PASSWORD: &str = r#"p #q"r's=t$HOME\u%40`v`"#;
 
 async fn server_with_role() -> PostgresServer {
     let server = claims_server(15, 10).await;
-    let role = format!("CREATE ROLE app SUPERUSER LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''"));
+    let role =
+        format!("CREATE ROLE app SUPERUSER LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''"));
     server.sql("postgres", &role).await.unwrap();
     server
 }

@@ -31,7 +31,11 @@ async fn dump_time(scratch: &Scratch) -> Duration {
 }
 
 /// Starts a backup and waits for a random moment of its dump.
-async fn in_the_midst(scratch: &Scratch, dump: Duration, random: &mut StdRng) -> tokio::process::Child {
+async fn in_the_midst(
+    scratch: &Scratch,
+    dump: Duration,
+    random: &mut StdRng,
+) -> tokio::process::Child {
     let child = scratch.start(&["backup"]);
     scratch.wait_for_process("pg_dump").await;
     tokio::time::sleep(dump.mul_f64(random.gen_range(0.0..0.8))).await;
@@ -49,7 +53,9 @@ async fn a_killed_pg_dump_leaves_nothing() {
         let child = in_the_midst(&scratch, dump, &mut random).await;
         let Some(victim) = scratch.dumping() else {
             finish_started(child).await.expect(0);
-            panic!("case {case}: the dump took {dump:?} the first time, and less than 0.8 of it now");
+            panic!(
+                "case {case}: the dump took {dump:?} the first time, and less than 0.8 of it now"
+            );
         };
         victim.signal(Signal::SIGKILL);
         let run = finish_started(child).await;
@@ -120,7 +126,10 @@ async fn a_connection_that_cannot_work_is_explained() {
         (server.url("clains"), "database \"clains\" does not exist"),
         (format!("postgresql://postgres@{nobody}/claims"), "no server answers at that address"),
         (format!("{}?sslmode=require", server.url(CLAIMS)), "the connection demands TLS"),
-        ("postgresql://postgres@no-such-host.invalid/claims".to_owned(), "could not translate host name"),
+        (
+            "postgresql://postgres@no-such-host.invalid/claims".to_owned(),
+            "could not translate host name",
+        ),
     ];
     for (url, cause) in cases {
         scratch.write("url", &url);

@@ -33,7 +33,10 @@ fn is_role_setting(line: &str) -> bool {
 pub fn globals_text(server: &PostgresServer, tools: &Path) -> String {
     let url = server.url("postgres");
     let all = text(tools, "pg_dumpall", &["--globals-only", "--restrict-key=x", "--dbname", &url]);
-    all.lines().filter(|line| !line.starts_with("ALTER ROLE postgres ")).collect::<Vec<_>>().join("\n")
+    all.lines()
+        .filter(|line| !line.starts_with("ALTER ROLE postgres "))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn text(tools: &Path, program: &str, arguments: &[&str]) -> String {
@@ -81,7 +84,8 @@ async fn round_trip(from: u32, to: u32) {
 
     if from == to {
         let tools = client_tools(from).or_else(|| client_tools(18)).unwrap();
-        let (before, after) = (dump_text(&origin, &tools, HOSTILE), dump_text(&target, &tools, HOSTILE));
+        let (before, after) =
+            (dump_text(&origin, &tools, HOSTILE), dump_text(&target, &tools, HOSTILE));
         assert_same(&before, &after, "the pg_dump texts");
         assert_same(&globals_text(&origin, &tools), &globals_text(&target, &tools), "the globals");
     }

@@ -58,7 +58,9 @@ async fn the_peak_does_not_depend_on_the_size() {
         server.sql("postgres", &format!("drop database {database}")).await.unwrap();
         server.sql("postgres", &format!("drop database {database}_back")).await.unwrap();
     }
-    for (verb, (small, large)) in ["backup", "verify", "restore"].iter().zip(peaks[0].iter().zip(&peaks[1])) {
+    for (verb, (small, large)) in
+        ["backup", "verify", "restore"].iter().zip(peaks[0].iter().zip(&peaks[1]))
+    {
         assert!(small.abs_diff(*large) < TOLERANCE_KILOBYTES, "{verb}: {small} kB and {large} kB");
     }
 }

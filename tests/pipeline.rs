@@ -7,8 +7,8 @@ use backup_compress::Zstd;
 use backup_core::pipeline::{self, CHUNK_BYTES, Context, Flow, Limits, Outcome, Policy, Stage};
 use backup_core::{Digest, Error, ErrorKind, Result, Sink, Source, Storage, Transform};
 use backup_testkit::{
-    FaultySink, FaultySource, FaultyTransform, Generated, Given, Flavour, INJECTED, Memory, SinkFault,
-    SourceFault, TransformFault, random,
+    FaultySink, FaultySource, FaultyTransform, Flavour, Generated, Given, INJECTED, Memory,
+    SinkFault, SourceFault, TransformFault, random,
 };
 
 const MEGABYTE: u64 = 1_000_000;
@@ -32,7 +32,13 @@ struct Case {
 impl Case {
     fn new(source: Arc<dyn Source>, sinks: &[&Arc<Memory>]) -> Self {
         let sinks = sinks.iter().map(|&memory| Arc::clone(memory) as Arc<dyn Sink>).collect();
-        Self { source, stages: vec![Stage::encode(zstd())], sinks, policy: Policy::All, expected: None }
+        Self {
+            source,
+            stages: vec![Stage::encode(zstd())],
+            sinks,
+            policy: Policy::All,
+            expected: None,
+        }
     }
 
     async fn run(self) -> Result<Outcome> {
@@ -102,7 +108,9 @@ async fn silence_is_not_success() {
 #[tokio::test]
 async fn a_transform_that_breaks_or_stops_early_commits_nothing() {
     for at in [0, 1, MEGABYTE] {
-        for fault in [TransformFault::FailAt(at), TransformFault::DieAt(at), TransformFault::StopAt(at)] {
+        for fault in
+            [TransformFault::FailAt(at), TransformFault::DieAt(at), TransformFault::StopAt(at)]
+        {
             let sink = memory("sink");
             let mut case = Case::new(data(), &[&sink]);
             let faulty: Arc<dyn Transform> = Arc::new(FaultyTransform::encoding(zstd(), fault));
@@ -116,7 +124,12 @@ async fn a_transform_that_breaks_or_stops_early_commits_nothing() {
 
 #[tokio::test]
 async fn one_failing_sink_fails_all_when_all_are_wanted() {
-    for fault in [SinkFault::Begin, SinkFault::FailAt(0), SinkFault::FailAt(100_000), SinkFault::StallAt(100_000)] {
+    for fault in [
+        SinkFault::Begin,
+        SinkFault::FailAt(0),
+        SinkFault::FailAt(100_000),
+        SinkFault::StallAt(100_000),
+    ] {
         let (good, bad) = (memory("good"), memory("bad"));
         let mut case = Case::new(data(), &[&good]);
         case.stages.clear();
@@ -141,7 +154,9 @@ async fn a_commit_that_fails_is_a_failure() {
 
 #[tokio::test]
 async fn an_optional_sink_may_fail() {
-    for fault in [SinkFault::Begin, SinkFault::FailAt(100_000), SinkFault::Commit, SinkFault::StallCommit] {
+    for fault in
+        [SinkFault::Begin, SinkFault::FailAt(100_000), SinkFault::Commit, SinkFault::StallCommit]
+    {
         let (good, bad) = (memory("good"), memory("bad"));
         let mut case = Case::new(data(), &[&good]);
         case.sinks.push(Arc::new(FaultySink::new(bad.clone(), fault)));

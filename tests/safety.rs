@@ -99,7 +99,8 @@ async fn a_forged_manifest_is_refused() {
     scratch.run(&["backup"]).await.expect(0);
     let manifest = scratch.backup_folder().await.join("manifest.json");
     let honest = std::fs::read_to_string(&manifest).unwrap();
-    let host = scratch.run(&["list", "--json"]).await.json()["backups"][0]["manifest"]["host"].clone();
+    let host =
+        scratch.run(&["list", "--json"]).await.json()["backups"][0]["manifest"]["host"].clone();
     let forged = honest.replace(&host.to_string(), "\"elsewhere\"");
     assert_ne!(forged, honest);
     std::fs::write(&manifest, forged).unwrap();

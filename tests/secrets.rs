@@ -169,7 +169,10 @@ async fn no_connection_error_tells_a_secret() {
         (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:port/claims")),
         (2, format!("postgres//{OPERATOR}:{PASSWORD}@{host}/claims")),
         (2, format!("mysql://{OPERATOR}:{PASSWORD}@{host}/claims")),
-        (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:{port}/claims?oops={FROM_ENV_FILE}")),
+        (
+            2,
+            format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:{port}/claims?oops={FROM_ENV_FILE}"),
+        ),
         (2, format!("postgresql://{OPERATOR}:{PASSWORD}@{host}:{port}/claims?sslmode=sometimes")),
         (2, format!("postgresql://{OPERATOR}:{PASSWORD}%zz@{host}:{port}/claims")),
         (2, format!("host={host} user={OPERATOR} password='{PASSWORD}")),
@@ -226,7 +229,11 @@ async fn no_config_error_tells_a_secret() {
         run(&scratch, &["backup", "--json"]).await.expect(2);
     }
     scratch.write("marb-backup.toml", &config);
-    for wrong in [format!("A=1\n{FROM_ENV_FILE}\n"), format!("A='{FROM_ENV_FILE}\n"), format!("A=\"x\" {FROM_ENV_FILE}")] {
+    for wrong in [
+        format!("A=1\n{FROM_ENV_FILE}\n"),
+        format!("A='{FROM_ENV_FILE}\n"),
+        format!("A=\"x\" {FROM_ENV_FILE}"),
+    ] {
         scratch.write(".env", &wrong);
         run(&scratch, &["config", "check"]).await.expect(2);
     }

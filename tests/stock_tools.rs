@@ -21,11 +21,19 @@ fn commands(note: &str) -> String {
 }
 
 /// Runs them as they stand, in the backup's folder, with nothing of ours on the way.
-async fn follow_note(folder: &Path, server: &PostgresServer, tools: &Path, home: &Path, key: &Path) -> Finished {
+async fn follow_note(
+    folder: &Path,
+    server: &PostgresServer,
+    tools: &Path,
+    home: &Path,
+    key: &Path,
+) -> Finished {
     let note = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
     let mut command = Command::new("bash");
     let path = std::env::join_paths(
-        [tools.to_owned()].into_iter().chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+        [tools.to_owned()]
+            .into_iter()
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
     );
     command
         .args(["-c", &commands(&note)])
@@ -51,7 +59,12 @@ fn gnupg_home(scratch: &Scratch) -> PathBuf {
 async fn gpg(home: &Path, arguments: &[&str]) {
     let mut command = Command::new("gpg");
     command.args(["--batch", "--quiet", "--pinentry-mode", "loopback"]).args(arguments);
-    finish({ command.env("GNUPGHOME", home); command }).await.expect(0);
+    finish({
+        command.env("GNUPGHOME", home);
+        command
+    })
+    .await
+    .expect(0);
 }
 
 /// Ends the agent that gpg left behind.
@@ -74,7 +87,8 @@ async fn by_hand(major: u32, tools_major: u32) {
     follow_note(&folder, &target, &tools, &home, &scratch.path("key")).await.expect(0);
     end_agent(&home).await;
 
-    let (before, after) = (dump_text(&origin, &tools, HOSTILE), dump_text(&target, &tools, HOSTILE));
+    let (before, after) =
+        (dump_text(&origin, &tools, HOSTILE), dump_text(&target, &tools, HOSTILE));
     assert_same(&before, &after, "the pg_dump texts");
     assert_same(&globals_text(&origin, &tools), &globals_text(&target, &tools), "the globals");
 }
@@ -95,7 +109,9 @@ async fn restore_md_to_the_letter_with_a_newer_client() {
 async fn restore_md_fits_every_codec_and_key() {
     let server = PostgresServer::start(15).await.unwrap();
     let tools = client_tools(15).unwrap();
-    for (codec, key) in [("gzip", "passphrase"), ("zstd:9", "recipient"), ("none", "none"), ("none", "passphrase")] {
+    for (codec, key) in
+        [("gzip", "passphrase"), ("zstd:9", "recipient"), ("none", "none"), ("none", "passphrase")]
+    {
         server.sql("postgres", "create database small").await.unwrap();
         server.sql("small", SMALL).await.unwrap();
         let before = dump_text(&server, &tools, "small");
@@ -113,18 +129,37 @@ async fn restore_md_fits_every_codec_and_key() {
         let done = follow_note(&folder, &server, &tools, &home, &scratch.path("key")).await;
         end_agent(&home).await;
         assert_eq!(done.code, 0, "{codec}, {key}: {done:#?}");
-        assert_same(&before, &dump_text(&server, &tools, "small"), &format!("{codec}, {key}: the texts"));
+        assert_same(
+            &before,
+            &dump_text(&server, &tools, "small"),
+            &format!("{codec}, {key}: the texts"),
+        );
         server.sql("postgres", "drop database small").await.unwrap();
     }
 }
 
 /// The host keeps only a public key; the private half is in gpg's keyring.
 async fn recipient_instead_of_passphrase(scratch: &Scratch, home: &Path) {
-    gpg(home, &["--passphrase", "", "--quick-generate-key", "Backup <b@example.org>", "future-default", "default", "never"]).await;
+    gpg(
+        home,
+        &[
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            "Backup <b@example.org>",
+            "future-default",
+            "default",
+            "never",
+        ],
+    )
+    .await;
     let public = scratch.path("public.asc").display().to_string();
     gpg(home, &["--armor", "--output", &public, "--export", "b@example.org"]).await;
     let key = scratch.path("key").display().to_string();
-    scratch.edit_config(&format!("passphrase = {{ file = '{key}' }}"), &format!("recipients = ['{public}']"));
+    scratch.edit_config(
+        &format!("passphrase = {{ file = '{key}' }}"),
+        &format!("recipients = ['{public}']"),
+    );
 }
 
 /// With a public key alone nobody can forge a restore: it is refused until told otherwise.
@@ -144,11 +179,25 @@ async fn a_recipients_backup_comes_back_with_the_private_key() {
     scratch.run(&["restore", "latest", "--to", &to, "--accept-unsigned"]).await.expect(8);
 
     let secret = scratch.path("secret.asc").display().to_string();
-    gpg(&home, &["--passphrase", "", "--armor", "--output", &secret, "--export-secret-keys", "b@example.org"]).await;
+    gpg(
+        &home,
+        &[
+            "--passphrase",
+            "",
+            "--armor",
+            "--output",
+            &secret,
+            "--export-secret-keys",
+            "b@example.org",
+        ],
+    )
+    .await;
     end_agent(&home).await;
     scratch.run(&["verify", "--secret-key", &secret]).await.expect(0);
     scratch.run(&["restore", "latest", "--to", &to, "--secret-key", &secret]).await.expect(6);
-    let done = scratch.run(&["restore", "latest", "--to", &to, "--secret-key", &secret, "--accept-unsigned"]).await;
+    let done = scratch
+        .run(&["restore", "latest", "--to", &to, "--secret-key", &secret, "--accept-unsigned"])
+        .await;
     done.expect(0);
     assert_eq!(server.sql("back", "select count(*) from claims").await.unwrap(), "5000");
 }
@@ -171,7 +220,11 @@ async fn what_the_old_scripts_wrote_is_restored_and_verified() {
     );
     let mut command = Command::new("bash");
     let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-    command.args(["-c", &script]).current_dir(scratch.path(".")).env("PATH", path).env("GNUPGHOME", &home);
+    command
+        .args(["-c", &script])
+        .current_dir(scratch.path("."))
+        .env("PATH", path)
+        .env("GNUPGHOME", &home);
     command.env("PGHOST", server.host()).env("PGPORT", server.port().to_string());
     command.env("PGUSER", SUPERUSER).env("PGPASSWORD", PASSWORD).env("PGDATABASE", "small");
     finish(command).await.expect(0);
@@ -181,14 +234,22 @@ async fn what_the_old_scripts_wrote_is_restored_and_verified() {
     for file in ["a.dump", "a.dump.gz", "a.dump.gpg.gz", "a.dump.gz.gpg", "b.dump.zst.gpg"] {
         let verified = scratch.run(&["verify", file]).await.expect(0);
         let bare = file == "a.dump";
-        assert_eq!(verified.stderr.contains("carries no checksum"), bare, "{file}: {}", verified.stderr);
+        assert_eq!(
+            verified.stderr.contains("carries no checksum"),
+            bare,
+            "{file}: {}",
+            verified.stderr
+        );
         scratch.run(&["restore", file, "--to", &to]).await.expect(0);
-        let rows = server.sql("back", "select count(*), sum(length(note)) from claims").await.unwrap();
+        let rows =
+            server.sql("back", "select count(*), sum(length(note)) from claims").await.unwrap();
         assert_eq!(rows, "5000|160000", "{file}");
         server.sql("postgres", "drop database back").await.unwrap();
 
         cut_and_wrong_key(&scratch, file, &to).await;
-        let left = server.sql("postgres", "select count(*) from pg_database where not datistemplate").await;
+        let left = server
+            .sql("postgres", "select count(*) from pg_database where not datistemplate")
+            .await;
         assert_eq!(left.unwrap(), "2", "{file}: something of a failed restore is left");
     }
 }
@@ -198,8 +259,8 @@ async fn what_the_old_scripts_wrote_is_restored_and_verified() {
 async fn a_file_that_is_no_whole_dump_is_never_called_whole() {
     let scratch = Scratch::new("postgresql:///unused");
     let script = "set -e; : > empty; gzip < empty > empty.gz; head -c 5000 /dev/zero > zeros; \
-         sql=\"--\\n-- PostgreSQL database dump\\n--\\nselect 1;\\n\"; printf \"$sql\" > half.sql; \
-         gzip -k half.sql; printf \"$sql--\\n-- PostgreSQL database dump complete\\n--\\n\" > all.sql; \
+         sql=\"--\\n-- PostgreSQL database dump\\n--\\nselect 1;\\n\"; printf -- \"$sql\" > half.sql; \
+         gzip -k half.sql; printf -- \"$sql--\\n-- PostgreSQL database dump complete\\n--\\n\" > all.sql; \
          printf 'select 1;\\n' > other.sql; printf PGDMP > start.dump";
     let mut command = Command::new("bash");
     command.args(["-c", script]).current_dir(scratch.path("."));

@@ -74,9 +74,11 @@ impl Deployment {
     /// # Errors
     /// When it isn't configured or its URL is wrong.
     pub fn storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
-        let config = self.config.storage.get(name).ok_or_else(|| {
-            Error::usage("config", format!("there is no storage {name:?}"))
-        })?;
+        let config = self
+            .config
+            .storage
+            .get(name)
+            .ok_or_else(|| Error::usage("config", format!("there is no storage {name:?}")))?;
         wiring::storage(name, &config.url)
     }
 

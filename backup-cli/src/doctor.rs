@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use backup_core::pipeline::Context;
-use backup_pg::{Server, WORKING_PREFIX};
 use backup_core::{Error, Result, Storage, StoredObject, Transform, read_small};
+use backup_pg::{Server, WORKING_PREFIX};
 use bytes::Bytes;
 
 use crate::Deployment;
@@ -60,7 +60,11 @@ impl Diagnosis {
 
     fn bad(&mut self, subject: &str, error: &Error) {
         let causes = error.causes();
-        let detail = if causes.is_empty() { error.to_string() } else { format!("{error} ({})", causes.join(": ")) };
+        let detail = if causes.is_empty() {
+            error.to_string()
+        } else {
+            format!("{error} ({})", causes.join(": "))
+        };
         self.add(subject, Condition::Bad, detail, error.advice().map(str::to_owned));
     }
 
@@ -104,12 +108,18 @@ impl Deployment {
 
     async fn examine_keys(&self, diagnosis: &mut Diagnosis) {
         if self.config().job.values().all(|job| !job.encrypt) && !self.config().job.is_empty() {
-            diagnosis.warning("encryption", "no job is encrypted", "remove `encrypt = false` where the data is not public");
+            diagnosis.warning(
+                "encryption",
+                "no job is encrypted",
+                "remove `encrypt = false` where the data is not public",
+            );
             return;
         }
         self.examine_passphrase_file(diagnosis);
         match self.try_keys().await {
-            Ok(labels) => diagnosis.good("encryption", format!("works; opened by {}", labels.join(", "))),
+            Ok(labels) => {
+                diagnosis.good("encryption", format!("works; opened by {}", labels.join(", ")))
+            }
             Err(error) => return diagnosis.bad("encryption", &error),
         }
         match self.key_is_confirmed().await {
@@ -153,11 +163,15 @@ impl Deployment {
         match self.tool_search().installed().await {
             Ok(found) if found.is_empty() => diagnosis.bad(
                 "client programs",
-                &Error::refused("client programs", "no complete set of pg_dump, pg_dumpall, pg_restore and psql is here")
-                    .next_step("install postgresql-client, or set postgres_bin_dir"),
+                &Error::refused(
+                    "client programs",
+                    "no complete set of pg_dump, pg_dumpall, pg_restore and psql is here",
+                )
+                .next_step("install postgresql-client, or set postgres_bin_dir"),
             ),
             Ok(found) => {
-                let versions: BTreeSet<String> = found.iter().map(|t| t.version().to_string()).collect();
+                let versions: BTreeSet<String> =
+                    found.iter().map(|t| t.version().to_string()).collect();
                 let versions: Vec<String> = versions.into_iter().collect();
                 diagnosis.good("client programs", format!("PostgreSQL {}", versions.join(", ")));
             }
@@ -173,14 +187,31 @@ impl Deployment {
         };
         diagnosis.good(
             &subject,
-            format!("{} at {}, server {}, pg_dump {}", server.database(), server.name(), server.version(), server.tools().version()),
+            format!(
+                "{} at {}, server {}, pg_dump {}",
+                server.database(),
+                server.name(),
+                server.version(),
+                server.tools().version()
+            ),
         );
         if server.is_standby() {
-            diagnosis.warning(&subject, "the server is a standby: a long dump may be cancelled by its recovery", "raise max_standby_streaming_delay there, or dump the primary");
+            diagnosis.warning(
+                &subject,
+                "the server is a standby: a long dump may be cancelled by its recovery",
+                "raise max_standby_streaming_delay there, or dump the primary",
+            );
         }
         examine_unfinished_restores(&subject, &server, diagnosis).await;
         if job.postgres.globals && !server.reads_role_passwords() {
-            diagnosis.warning(&subject, format!("{} may not read role passwords: they will not be in the backup", server.user()), "back up as a superuser, or keep the passwords elsewhere");
+            diagnosis.warning(
+                &subject,
+                format!(
+                    "{} may not read role passwords: they will not be in the backup",
+                    server.user()
+                ),
+                "back up as a superuser, or keep the passwords elsewhere",
+            );
         }
     }
 
@@ -198,8 +229,11 @@ impl Deployment {
 
     fn examine_stock_programs(&self, diagnosis: &mut Diagnosis) {
         let path = self.environment().path().unwrap_or_default();
-        let present = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-        let missing: Vec<_> = STOCK_PROGRAMS.iter().filter(|(program, _)| !present(program)).collect();
+        let present = |program: &str| {
+            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        };
+        let missing: Vec<_> =
+            STOCK_PROGRAMS.iter().filter(|(program, _)| !present(program)).collect();
         if missing.is_empty() {
             diagnosis.good("restore by hand", "gpg, zstd and sha256sum are here");
             return;
@@ -244,6 +278,9 @@ async fn probe(storage: Arc<dyn Storage>) -> Result<()> {
     if bytes? == body {
         Ok(())
     } else {
-        Err(Error::damaged(format!("storage {}", storage.name()), "gave other bytes than were written"))
+        Err(Error::damaged(
+            format!("storage {}", storage.name()),
+            "gave other bytes than were written",
+        ))
     }
 }

@@ -72,7 +72,8 @@ impl ForeignFile {
     /// # Errors
     /// When a layer can't be undone here.
     pub fn flow(&self, decoders: &Decoders, sink: Arc<dyn Sink>) -> Result<Flow> {
-        let name = self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name =
+            self.path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let size = std::fs::metadata(&self.path).ok().map(|metadata| metadata.len());
         Ok(Flow {
             estimated_bytes: size,
@@ -182,7 +183,10 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(recognise_content(b"PGDMP\x01\x0e"), Content::Archive);
         assert_eq!(recognise_content(&tar), Content::TarArchive);
-        assert_eq!(recognise_content("--\n-- PostgreSQL database dump ü\n".as_bytes()), Content::Sql);
+        assert_eq!(
+            recognise_content("--\n-- PostgreSQL database dump ü\n".as_bytes()),
+            Content::Sql
+        );
         assert_eq!(recognise_content(b""), Content::Unknown);
         assert_eq!(recognise_content(b"\x7fELF\x00\x00"), Content::Unknown);
     }

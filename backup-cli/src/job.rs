@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use backup_core::pipeline::{Context, Limits, Policy};
-use backup_core::{
-    BackupPlan, BackupReport, PartPlan, PartRole, Result, Source, backup,
-};
+use backup_core::{BackupPlan, BackupReport, PartPlan, PartRole, Result, Source, backup};
 use backup_pg::{DumpOptions, GlobalsDump, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT, Server};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -135,7 +133,6 @@ fn file_stem(database: &str) -> String {
     // `globals.dump` and `contents.dump` are fine: the other parts have other extensions.
     if short.is_empty() { "database".to_owned() } else { short }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -60,8 +60,9 @@ impl Deployment {
     pub async fn confirm_key(&self, typed: &SecretString) -> Result<Timestamp> {
         let keys = self.keys().await?;
         let wrong = || {
-            Error::refused("key", "that is not the key in use")
-                .next_step("find the copy that opens the backups, or make one now and keep it off this host")
+            Error::refused("key", "that is not the key in use").next_step(
+                "find the copy that opens the backups, or make one now and keep it off this host",
+            )
         };
         let stored = match keys.passphrase_transform() {
             Some(transform) => {
@@ -74,7 +75,8 @@ impl Deployment {
             }
             None => {
                 let typed: String = typed.expose_secret().split_whitespace().collect();
-                let known = |label: &String| label.eq_ignore_ascii_case(typed.trim_start_matches("0x"));
+                let known =
+                    |label: &String| label.eq_ignore_ascii_case(typed.trim_start_matches("0x"));
                 if typed.is_empty() || !keys.labels().iter().any(known) {
                     return Err(wrong());
                 }

@@ -7,8 +7,8 @@ use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Resu
 use backup_crypto::{Authenticator, OpenPgp, Passphrase, Recipient, SecretKey, Signer};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Deployment, wiring};
 use crate::config::Value;
+use crate::{Deployment, wiring};
 
 /// Largest key file, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
@@ -41,7 +41,11 @@ impl Deployment {
         })
     }
 
-    async fn fetch(&self, value: Option<&Value>, what: &'static str) -> Result<Option<SecretString>> {
+    async fn fetch(
+        &self,
+        value: Option<&Value>,
+        what: &'static str,
+    ) -> Result<Option<SecretString>> {
         match value {
             Some(value) => value.fetch(what, self.environment()).await.map(Some),
             None => Ok(None),
@@ -52,7 +56,8 @@ impl Deployment {
 impl Keys {
     /// What encrypts a backup.
     pub(crate) fn encryption(&self) -> Result<OpenPgp> {
-        let openpgp = self.recipients.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_recipient);
+        let openpgp =
+            self.recipients.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_recipient);
         if openpgp.can_encrypt() {
             return Ok(openpgp);
         }
@@ -62,7 +67,7 @@ impl Keys {
 
     /// What signs manifests, encrypted or not.
     pub(crate) fn signer(&self) -> Option<Arc<dyn Authenticate>> {
-        self.authenticator().filter(Authenticator::can_sign).and_then(|_| self.authenticate())
+        self.authenticator().filter(Authenticator::can_sign).map(|known| Arc::new(known) as _)
     }
 
     /// Whether nothing at all is configured.
@@ -72,14 +77,15 @@ impl Keys {
 
     /// The inverses of all transforms, OpenPGP's with every key there is.
     pub(crate) fn decoders(&self) -> Decoders {
-        let openpgp = self.secret_keys.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_secret_key);
+        let openpgp =
+            self.secret_keys.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_secret_key);
         let decoders = Decoders::default().with(Arc::new(openpgp));
         wiring::codecs().into_iter().fold(decoders, Decoders::with)
     }
 
     /// What tells our manifests from forged ones; `None` without any key for it.
     pub(crate) fn authenticate(&self) -> Option<Arc<dyn Authenticate>> {
-        self.authenticator().map(|known| Arc::new(ManifestAuthenticator(known)) as _)
+        self.authenticator().map(|known| Arc::new(known) as _)
     }
 
     /// A signing key goes before the passphrase: `gpg --verify` can check what it signed.
@@ -175,19 +181,6 @@ fn named(path: &Path, error: Error) -> Error {
     }
 }
 
-/// `backup-crypto` knows nothing of the trait's use; this is the seam.
-struct ManifestAuthenticator(Authenticator);
-
-impl Authenticate for ManifestAuthenticator {
-    fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>> {
-        self.0.sign(manifest)
-    }
-
-    fn verify(&self, manifest: &[u8], signature: &[u8]) -> Result<()> {
-        self.0.verify(manifest, signature).map(|_| ())
-    }
-}
-
 impl Deployment {
     /// Reads keys and opens nothing else: what `config check` needs.
     ///
@@ -202,7 +195,8 @@ impl Deployment {
             crate::wiring::compression(&job.compression)?;
             self.storages(Some(name))?;
             self.connection(&job.postgres.url, "database").await.map_err(|error| {
-                let advice = error.advice().unwrap_or("correct the job's `postgres.url`").to_owned();
+                let advice =
+                    error.advice().unwrap_or("correct the job's `postgres.url`").to_owned();
                 Error::new(ErrorKind::Usage, "config", format!("job {name:?}: {}", error.message()))
                     .next_step(advice)
                     .caused_by(error)

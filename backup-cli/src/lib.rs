@@ -35,8 +35,8 @@ pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
 pub use foreign::{Content, ForeignFile};
-pub use restoring::{RestoreOptions, RestoreSummary};
 pub use reading::FileCheck;
+pub use restoring::{RestoreOptions, RestoreSummary};
 
 /// Name and version of this program, as manifests record them.
 pub const TOOL: &str = concat!("marb-backup ", env!("CARGO_PKG_VERSION"));

@@ -27,7 +27,11 @@ impl Deployment {
     ///
     /// # Errors
     /// When nothing can be opened at all. What is wrong with a copy is in its report.
-    pub async fn verify(&self, entry: &CatalogEntry, context: &Context) -> Result<Vec<VerifyReport>> {
+    pub async fn verify(
+        &self,
+        entry: &CatalogEntry,
+        context: &Context,
+    ) -> Result<Vec<VerifyReport>> {
         let keys = self.keys().await?;
         let authenticate = keys.authenticate();
         let mut reports = Vec::new();

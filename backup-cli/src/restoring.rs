@@ -169,10 +169,14 @@ fn cannot_restore(file: &ForeignFile) -> Error {
     let path = file.path.display();
     let (what, next_step) = match file.content {
         Content::Sql => ("SQL text", "load it with psql -X -1 -v ON_ERROR_STOP=1 -f FILE"),
-        Content::TarArchive => ("a pg_dump archive in tar format", "load it with pg_restore --exit-on-error -d DATABASE FILE"),
-        Content::Archive | Content::Unknown => {
-            ("no pg_dump archive", "name a file that pg_dump --format=custom wrote, whatever compressed or encrypted it")
-        }
+        Content::TarArchive => (
+            "a pg_dump archive in tar format",
+            "load it with pg_restore --exit-on-error -d DATABASE FILE",
+        ),
+        Content::Archive | Content::Unknown => (
+            "no pg_dump archive",
+            "name a file that pg_dump --format=custom wrote, whatever compressed or encrypted it",
+        ),
     };
     Error::usage("restore", format!("{path} holds {what}")).next_step(next_step)
 }

@@ -33,7 +33,8 @@ impl SqlCheck {
     /// does not end as one.
     pub(crate) fn judge(&self) -> Result<(&'static str, Option<&'static str>)> {
         let ends = self.lock();
-        let (start, end) = (String::from_utf8_lossy(&ends.start), String::from_utf8_lossy(&ends.end));
+        let (start, end) =
+            (String::from_utf8_lossy(&ends.start), String::from_utf8_lossy(&ends.end));
         for (begins, ends) in DUMPS {
             if start.contains(begins) {
                 return if end.contains(ends) { Ok((begins, None)) } else { Err(cut_off(begins)) };

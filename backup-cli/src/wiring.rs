@@ -16,8 +16,11 @@ pub(crate) fn storage(name: &str, url: &str) -> Result<Arc<dyn Storage>> {
     match scheme {
         #[cfg(feature = "local")]
         "file" => Ok(Arc::new(backup_storage::Local::from_url(name, url)?)),
-        _ => Err(Error::usage("storage", format!("storage {name:?}: this program can't write to {scheme:?}"))
-            .next_step("use a URL like file:///backups")),
+        _ => Err(Error::usage(
+            "storage",
+            format!("storage {name:?}: this program can't write to {scheme:?}"),
+        )
+        .next_step("use a URL like file:///backups")),
     }
 }
 

@@ -1,11 +1,16 @@
 //! What backups there are: read from the storages themselves, never from a local database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::layout::{self, BackupId};
 use crate::object::{StoredObject, read_small};
 use crate::{Error, ErrorKind, Manifest, ObjectInfo, Result, Storage};
+
+/// How far ahead of this host's clock an id may be and still count as the latest.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// The backups in a set of storages, oldest first.
 #[derive(Debug, Default)]
@@ -95,23 +100,49 @@ impl Catalog {
 
     /// The backup with this id, or the newest for `latest`.
     ///
+    /// An id more than a day ahead of this host's clock is the latest only when all are: one
+    /// run on a host with a wrong clock must not stand in front of the real ones for years.
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none; [`ErrorKind::Unchecked`] when there is none
-    /// among what could be read, but not everything could; [`ErrorKind::Usage`] when several
-    /// jobs have a backup of this id.
+    /// among what could be read, but not everything could, and for `latest` also when a newer
+    /// one may hide in what could not be read; [`ErrorKind::Usage`] when several jobs have a
+    /// backup of this id, or, for `latest`, any backup.
     pub fn find(&self, wanted: &str) -> Result<&CatalogEntry> {
-        let candidates: Vec<&CatalogEntry> = if wanted == "latest" {
-            self.backups.last().into_iter().collect()
-        } else {
-            let id: BackupId = wanted.parse()?;
-            self.backups.iter().filter(|entry| entry.id == id).collect()
-        };
+        if wanted == "latest" {
+            return self.latest();
+        }
+        let id: BackupId = wanted.parse()?;
+        let candidates: Vec<&CatalogEntry> =
+            self.backups.iter().filter(|entry| entry.id == id).collect();
         match candidates[..] {
             [entry] => Ok(entry),
             [] => Err(self.not_found(wanted)),
             _ => Err(Error::usage("catalog", format!("several jobs have a backup {wanted}"))
                 .next_step("name the job with --job")),
         }
+    }
+
+    fn latest(&self) -> Result<&CatalogEntry> {
+        let Some(newest) = self.backups.last() else { return Err(self.not_found("latest")) };
+        if let Some(problem) = self.problems.first() {
+            let message = format!(
+                "storage {} could not be read in full: {}, so a newer backup may exist",
+                problem.storage, problem.error
+            );
+            return Err(Error::new(ErrorKind::Unchecked, "catalog", message)
+                .next_step("make it readable, or name the backup's id"));
+        }
+        let jobs: BTreeSet<&str> = self.backups.iter().map(|e| &*e.manifest.job).collect();
+        if jobs.len() > 1 {
+            let jobs = jobs.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::usage("catalog", format!("several jobs have backups: {jobs}"))
+                .next_step("name the job with --job"));
+        }
+        let now = Timestamp::now();
+        let horizon = now.checked_add(CLOCK_TOLERANCE).unwrap_or(now);
+        let past = self.backups.iter().rev().find(|entry| entry.id.started() <= horizon);
+        Ok(past.unwrap_or(newest))
     }
 
     fn not_found(&self, wanted: &str) -> Error {
@@ -196,16 +227,31 @@ async fn read_manifest(
     job: &str,
 ) -> Result<(Manifest, Vec<u8>)> {
     let key = format!("{}/{}", id.folder(job), layout::MANIFEST);
-    let json = read_small(&StoredObject::unchecked(Arc::clone(storage), key.clone())).await?;
+    let stored = StoredObject::unchecked(Arc::clone(storage), key.clone());
+    let json = read_small(&stored).await.map_err(|error| name_manifest(&key, error))?;
     let manifest = Manifest::from_json(&json).map_err(|error| match error.kind() {
         // A bad name is a wrong usage only where somebody typed it.
-        ErrorKind::Usage => error.with_kind(ErrorKind::Damaged),
-        _ => error,
+        ErrorKind::Usage => name_manifest(&key, error).with_kind(ErrorKind::Damaged),
+        _ => name_manifest(&key, error),
     })?;
     if manifest.id != id.to_string() || manifest.job != job {
         return Err(Error::damaged("manifest", format!("{key} belongs to another backup")));
     }
     Ok((manifest, json))
+}
+
+/// The same failure, with the key of the manifest that it is about.
+fn name_manifest(key: &str, error: Error) -> Error {
+    if error.message().contains(key) {
+        return error;
+    }
+    let message = format!("{key}: {}", error.message());
+    let named = Error::new(error.kind(), error.stage().to_owned(), message);
+    let named = match error.advice() {
+        Some(advice) => named.next_step(advice),
+        None => named,
+    };
+    named.caused_by(error)
 }
 
 fn copy_in(
@@ -216,7 +262,8 @@ fn copy_in(
 ) -> StoredCopy {
     let whole = |file: &str, bytes: u64| files.get(file).is_some_and(|found| found.bytes == bytes);
     let damaged = manifest.parts.iter().filter(|part| !whole(&part.file, part.bytes));
-    let proofs = files.keys().filter_map(|name| name.strip_prefix("proofs/"));
+    let proofs =
+        files.keys().filter_map(|name| name.strip_prefix(layout::PROOFS)?.strip_prefix('/'));
     StoredCopy {
         storage: storage.to_owned(),
         manifest: manifest.clone(),

@@ -199,7 +199,8 @@ mod tests {
     #[test]
     fn causes_are_listed_outermost_first() {
         let root = std::io::Error::other("disk on fire");
-        let error = Error::failed("outer", "a").caused_by(Error::failed("inner", "b").caused_by(root));
+        let error =
+            Error::failed("outer", "a").caused_by(Error::failed("inner", "b").caused_by(root));
         assert_eq!(error.causes(), ["inner: b", "disk on fire"]);
     }
 }

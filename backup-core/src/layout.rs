@@ -126,7 +126,8 @@ pub fn check_job_name(name: &str) -> Result<()> {
 pub fn check_key(key: &str) -> Result<()> {
     let bad_segment =
         |s: &str| s.is_empty() || s == "." || s == ".." || s.chars().any(char::is_control);
-    if key.len() <= MAX_KEY_BYTES && !key.split('/').any(bad_segment) && !key.ends_with(".partial") {
+    if key.len() <= MAX_KEY_BYTES && !key.split('/').any(bad_segment) && !key.ends_with(".partial")
+    {
         return Ok(());
     }
     Err(Error::usage("key", format!("{key:?} can't be the key of an object")))
@@ -141,15 +142,25 @@ mod tests {
         for good in ["20261122T020000Z", "20240229T235959Z-2", "20261122T020000Z-12"] {
             assert_eq!(good.parse::<BackupId>().unwrap().to_string(), good);
         }
-        for bad in ["", "latest", "20261122T020000", "20261322T020000Z", "20261122T020000Z-1",
-                    "20261122T020000Z-02", "20261122T020000Z-", "../../etc", "20261122t020000z"] {
+        for bad in [
+            "",
+            "latest",
+            "20261122T020000",
+            "20261322T020000Z",
+            "20261122T020000Z-1",
+            "20261122T020000Z-02",
+            "20261122T020000Z-",
+            "../../etc",
+            "20261122t020000z",
+        ] {
             assert!(bad.parse::<BackupId>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn ids_order_by_time_then_suffix() {
-        let ids = ["20261122T020000Z", "20261122T020000Z-2", "20261122T020000Z-10", "20261122T020001Z"];
+        let ids =
+            ["20261122T020000Z", "20261122T020000Z-2", "20261122T020000Z-10", "20261122T020001Z"];
         let parsed: Vec<BackupId> = ids.iter().map(|s| s.parse().unwrap()).collect();
         assert!(parsed.is_sorted());
     }
@@ -157,7 +168,10 @@ mod tests {
     #[test]
     fn a_key_is_taken_apart_only_where_it_belongs() {
         let id: BackupId = "20261122T020000Z".parse().unwrap();
-        assert_eq!(parse_key("db/2026/11/20261122T020000Z/manifest.json"), Some(("db", id, "manifest.json")));
+        assert_eq!(
+            parse_key("db/2026/11/20261122T020000Z/manifest.json"),
+            Some(("db", id, "manifest.json"))
+        );
         assert_eq!(parse_key("db/2026/12/20261122T020000Z/manifest.json"), None);
         assert_eq!(parse_key("db/2026/11/notes.txt"), None);
     }

@@ -179,4 +179,6 @@ pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, Storage};
 pub use transform::Transform;
-pub use verify::{Check, Inspector, Inspectors, PROOF_FORMAT, Proof, VerifyReport, store_proof, verify};
+pub use verify::{
+    Check, Inspector, Inspectors, PROOF_FORMAT, Proof, VerifyReport, store_proof, verify,
+};

@@ -158,7 +158,10 @@ impl Manifest {
         for file in files.chain(manifest.companions.iter().map(|c| &c.file)) {
             crate::layout::check_key(file)?;
             if file.contains('/') {
-                return Err(Error::damaged("manifest", format!("names {file:?}, outside its folder")));
+                return Err(Error::damaged(
+                    "manifest",
+                    format!("names {file:?}, outside its folder"),
+                ));
             }
         }
         Ok(manifest)
@@ -201,14 +204,17 @@ impl Manifest {
 
 /// Reads a versioned JSON document: the format number first, so that a newer one is named as
 /// such and not as "unknown field".
-pub(crate) fn read_document<T: DeserializeOwned>(json: &[u8], what: &'static str, newest: u32) -> Result<T> {
+pub(crate) fn read_document<T: DeserializeOwned>(
+    json: &[u8],
+    what: &'static str,
+    newest: u32,
+) -> Result<T> {
     #[derive(Deserialize)]
     struct Head {
         format: u32,
     }
-    let no_document = |e: serde_json::Error| {
-        Error::damaged(what, format!("is no {what} document")).caused_by(e)
-    };
+    let no_document =
+        |e: serde_json::Error| Error::damaged(what, format!("is no {what} document")).caused_by(e);
     let head: Head = serde_json::from_slice(json).map_err(no_document)?;
     if head.format > newest {
         return Err(Error::new(

@@ -20,27 +20,42 @@ pub fn restore_note(manifest: &Manifest) -> String {
 fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
     let database = &manifest.source.database;
     writeln!(out, "# How to restore {database} from backup {}\n", manifest.id)?;
-    writeln!(out, "Made by {} on {}, finished {}.", manifest.tool, manifest.host, manifest.finished)?;
+    writeln!(
+        out,
+        "Made by {} on {}, finished {}.",
+        manifest.tool, manifest.host, manifest.finished
+    )?;
     if let Some(postgres) = &manifest.postgres {
         writeln!(out, "PostgreSQL server {}, pg_dump {}.", postgres.server, postgres.pg_dump)?;
     }
-    writeln!(out, "\nThe short way, with the tool: `marb-backup restore {} --to postgresql:///{database}`.", manifest.id)?;
+    writeln!(
+        out,
+        "\nThe short way, with the tool: `marb-backup restore {} --to postgresql:///{database}`.",
+        manifest.id
+    )?;
     writeln!(out, "What follows needs nothing but {}.", programs(manifest).join(", "))?;
     writeln!(out, "Run it with bash, in this folder, in this order.\n")?;
 
-    section(out, "1. Check that every file is whole", "sha256sum -c SHA256SUMS")?;
-    prepare(out, manifest)?;
+    let mut steps = Steps { out, written: 0 };
+    steps.step("Check that every file is whole", &[], "sha256sum -c SHA256SUMS")?;
+    prepare(&mut steps, manifest)?;
     if let Some(globals) = manifest.part(PartRole::Globals) {
-        writeln!(out, "Roles that the server already has give an error that can be ignored; look at the others.\n")?;
+        let prose = "Roles that the server already has give an error that can be ignored; look at the others.";
         let command = format!("decode {} | psql -X -d postgres", quoted(globals));
-        section(out, "3. Create the roles", &command)?;
+        steps.step("Create the roles", &[prose], &command)?;
     }
     if let Some(dump) = manifest.part(PartRole::Database) {
-        writeln!(out, "The database is created under its old name, which must be free. If this fails, drop the")?;
-        writeln!(out, "database and start again: what is there is not complete.\n")?;
-        section(out, "4. Create the database and load it", &load_command(manifest, dump))?;
-        writeln!(out, "To load into another database, create it from template0 and leave out `--create`.\n")?;
-        section(out, "5. Collect statistics for the planner", &format!("vacuumdb --analyze-only --dbname={}", shell_quoted(database)))?;
+        let prose = [
+            "The database is created under its old name, which must be free. If this fails, drop the\n\
+             database and start again: what is there is not complete.",
+            "To load into another database, create it from template0 and leave out `--create`.",
+        ];
+        steps.step("Create the database and load it", &prose, &load_command(manifest, dump))?;
+        let command = format!("vacuumdb --analyze-only --dbname={}", shell_quoted(database));
+        steps.step("Collect statistics for the planner", &[], &command)?;
+    }
+    if !manifest.notes.is_empty() {
+        writeln!(out, "## Notes\n")?;
     }
     for line in &manifest.notes {
         writeln!(out, "Note: {line}\n")?;
@@ -48,38 +63,56 @@ fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
     Ok(())
 }
 
-fn section(out: &mut String, title: &str, commands: &str) -> std::fmt::Result {
-    writeln!(out, "## {title}\n\n```sh\n{commands}\n```\n")
+/// The numbered steps: each a heading, what to know, and the commands.
+struct Steps<'a> {
+    out: &'a mut String,
+    written: u32,
+}
+
+impl Steps<'_> {
+    fn step(&mut self, title: &str, prose: &[&str], commands: &str) -> std::fmt::Result {
+        self.written += 1;
+        writeln!(self.out, "## {}. {title}\n", self.written)?;
+        for paragraph in prose {
+            writeln!(self.out, "{paragraph}\n")?;
+        }
+        writeln!(self.out, "```sh\n{commands}\n```\n")
+    }
 }
 
 /// Defines `decode FILE`, the inverse of all transforms.
-fn prepare(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
+fn prepare(steps: &mut Steps<'_>, manifest: &Manifest) -> std::fmt::Result {
     let Some(part) = manifest.parts.first() else { return Ok(()) };
-    let mut steps: Vec<String> = part.transforms.iter().rev().map(|name| inverse(name, part)).collect();
-    match steps.first_mut() {
+    let mut pipe: Vec<String> =
+        part.transforms.iter().rev().map(|name| inverse(name, part)).collect();
+    match pipe.first_mut() {
         Some(first) => first.push_str(" \"$1\""),
-        None => steps.push("cat \"$1\"".to_owned()),
+        None => pipe.push("cat \"$1\"".to_owned()),
     }
-    if is_encrypted(manifest) {
-        writeln!(out, "The files can be opened with: {}.", part.keys.join(", "))?;
+    let opened_with = format!("The files can be opened with: {}.", part.keys.join(", "));
+    let mut prose = Vec::new();
+    if manifest.is_encrypted() {
+        prose.push(&*opened_with);
+        prose.push(if by_passphrase(part) {
+            "Put the passphrase into a file and its path into `PASSPHRASE_FILE`; its first line counts."
+        } else {
+            "The private key must be in gpg's keyring: `gpg --import KEYFILE`."
+        });
     }
-    if by_passphrase(part) {
-        writeln!(out, "Put the passphrase into a file and its path into `PASSPHRASE_FILE`; its first line counts.")?;
-    } else if is_encrypted(manifest) {
-        writeln!(out, "The private key must be in gpg's keyring: `gpg --import KEYFILE`.")?;
-    }
-    writeln!(out, "Set `PGHOST`, `PGPORT`, `PGUSER` and the like to reach the server as a superuser.\n")?;
-    let commands = format!("set -euo pipefail\ndecode() {{ {}; }}", steps.join(" | "));
-    section(out, "2. Prepare", &commands)
+    prose.push("Set `PGHOST`, `PGPORT`, `PGUSER` and the like to reach the server as a superuser.");
+    let commands = format!("set -euo pipefail\ndecode() {{ {}; }}", pipe.join(" | "));
+    steps.step("Prepare", &[&prose.join("\n")], &commands)
 }
 
 fn inverse(transform: &str, part: &Part) -> String {
     match transform {
         "zstd" => "zstd -q -d -c".to_owned(),
         "gzip" => "gzip -d -c".to_owned(),
-        "openpgp" if by_passphrase(part) => "gpg --batch --quiet --pinentry-mode loopback --passphrase-file \
+        "openpgp" if by_passphrase(part) => {
+            "gpg --batch --quiet --pinentry-mode loopback --passphrase-file \
              \"${PASSPHRASE_FILE:?set it to the file that holds the passphrase}\" --decrypt"
-            .to_owned(),
+                .to_owned()
+        }
         "openpgp" => "gpg --quiet --decrypt".to_owned(),
         other => format!("undo-{other}"),
     }
@@ -115,7 +148,7 @@ fn needs_filter(manifest: &Manifest) -> bool {
 
 fn programs(manifest: &Manifest) -> Vec<String> {
     let mut programs = Vec::new();
-    if is_encrypted(manifest) {
+    if manifest.is_encrypted() {
         programs.push("gpg (2.2 or later)".to_owned());
     }
     let uses = |name: &str| manifest.parts.iter().any(|p| p.transforms.iter().any(|t| t == name));
@@ -132,13 +165,9 @@ fn programs(manifest: &Manifest) -> Vec<String> {
     programs
 }
 
-fn is_encrypted(manifest: &Manifest) -> bool {
-    manifest.parts.iter().any(|part| part.transforms.iter().any(|name| name == "openpgp"))
-}
-
 /// Whether a passphrase opens it. Labels of passphrases and ids of keys share one list.
 fn by_passphrase(part: &Part) -> bool {
-    part.keys.iter().any(|key| key.starts_with(crate::PASSPHRASE_KEY))
+    part.keys.iter().any(|key| key == crate::PASSPHRASE_KEY)
 }
 
 fn quoted(part: &Part) -> String {
@@ -152,4 +181,73 @@ fn shell_quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(role: &str, file: &str, keys: &[&str]) -> serde_json::Value {
+        serde_json::json!({
+            "file": file, "name": file, "role": role, "transforms": ["zstd", "openpgp"],
+            "bytes": 1, "sha256": "0".repeat(64), "keys": keys,
+        })
+    }
+
+    fn note(parts: &[serde_json::Value], notes: &[&str]) -> String {
+        let json = serde_json::json!({
+            "format": 1, "id": "20261122T020000Z", "job": "db", "kind": "logical",
+            "started": "2026-11-22T02:00:00Z", "finished": "2026-11-22T02:00:09Z",
+            "tool": "test 1", "host": "here",
+            "source": {"database": "app", "server": "db:5432", "system_identifier": null},
+            "parts": parts, "companions": [], "notes": notes,
+        });
+        restore_note(&serde_json::from_value(json).unwrap())
+    }
+
+    /// Heading and text of each section.
+    fn sections(note: &str) -> Vec<(&str, &str)> {
+        note.split("\n## ").skip(1).map(|section| section.split_once('\n').unwrap()).collect()
+    }
+
+    #[test]
+    fn what_to_know_stands_in_the_section_of_its_commands() {
+        let parts =
+            [part("database", "app.dump", &["passphrase"]), part("globals", "globals.sql", &[])];
+        let note = note(&parts, &["the server was a standby"]);
+        let wanted = [
+            ("1. Check that every file is whole", "sha256sum"),
+            ("2. Prepare", "PASSPHRASE_FILE`;"),
+            ("3. Create the roles", "Roles that the server already has"),
+            ("4. Create the database and load it", "which must be free"),
+            ("5. Collect statistics for the planner", "vacuumdb"),
+            ("Notes", "the server was a standby"),
+        ];
+        let found = sections(&note);
+        let headings =
+            |list: &[(&str, &str)]| list.iter().map(|s| s.0.to_owned()).collect::<Vec<_>>();
+        assert_eq!(headings(&found), headings(&wanted));
+        for (title, words) in wanted {
+            let there: Vec<&str> =
+                found.iter().filter(|s| s.1.contains(words)).map(|s| s.0).collect();
+            assert_eq!(there, [title], "{words}");
+        }
+        // After its commands a section says no more.
+        assert!(
+            found.iter().all(|(title, text)| *title == "Notes" || text.trim_end().ends_with("```"))
+        );
+    }
+
+    #[test]
+    fn steps_are_numbered_without_a_gap() {
+        let note = note(&[part("database", "app.dump", &["0123ABCD"])], &[]);
+        let numbers: Vec<&str> = sections(&note).iter().map(|s| &s.0[..2]).collect();
+        assert_eq!(numbers, ["1.", "2.", "3.", "4."]);
+    }
+
+    #[test]
+    fn only_the_label_itself_means_a_passphrase() {
+        let by_key = note(&[part("database", "app.dump", &["passphrase-of-eve@example.org"])], &[]);
+        assert!(by_key.contains("gpg --import") && !by_key.contains("PASSPHRASE_FILE"), "{by_key}");
+    }
 }

@@ -101,13 +101,16 @@ pub async fn verify(
     let contents_part = reader.manifest().part(PartRole::Contents);
     let contents = or_damage(reader, contents_part, reader.contents(context).await, context).await;
     let signature = stop.guard(reader.authenticate(authenticate)).await.map(|()| 0);
-    note("signature", signature.map_err(|error| match (error.kind(), &contents) {
-        // Under a wrong passphrase every signature looks forged; the data can't be opened either.
-        (ErrorKind::Refused, Err(closed)) if closed.kind() == ErrorKind::Unchecked => {
-            error.with_kind(ErrorKind::Unchecked)
-        }
-        _ => error,
-    }));
+    note(
+        "signature",
+        signature.map_err(|error| match (error.kind(), &contents) {
+            // Under a wrong passphrase every signature looks forged; the data can't be opened either.
+            (ErrorKind::Refused, Err(closed)) if closed.kind() == ErrorKind::Unchecked => {
+                error.with_kind(ErrorKind::Unchecked)
+            }
+            _ => error,
+        }),
+    );
     note("companions", stop.guard(reader.check_companions()).await.map(|()| 0));
     let known = contents.as_ref().ok().cloned();
     for part in &reader.manifest().parts {

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Authenticate, Error, ErrorKind, Result};
 use pgp::composed::{
     ArmorOptions, Deserializable, DetachedSignature, PublicOrSecret, SignedPublicKey,
 };
@@ -176,6 +176,16 @@ impl Authenticator {
         Err(Error::new(ErrorKind::Unchecked, STAGE, message).next_step(
             "if you trust that key, give its public half; if you do not know it, do not restore",
         ))
+    }
+}
+
+impl Authenticate for Authenticator {
+    fn sign(&self, manifest: &[u8]) -> Result<Vec<u8>> {
+        self.sign(manifest)
+    }
+
+    fn verify(&self, manifest: &[u8], signature: &[u8]) -> Result<()> {
+        self.verify(manifest, signature).map(|_| ())
     }
 }
 

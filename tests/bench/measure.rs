@@ -60,7 +60,8 @@ pub fn measure(subject: &Subject, folder: &Path) -> Outcome<Figures> {
 pub fn report_on(arguments: &[String]) -> Outcome<()> {
     let script = arguments.first().ok_or("no script")?;
     let started = Instant::now();
-    let status = Command::new("bash").args(["-ec", &format!("set -o pipefail; {script}")]).status()?;
+    let status =
+        Command::new("bash").args(["-ec", &format!("set -o pipefail; {script}")]).status()?;
     let wall = started.elapsed().as_secs_f64();
     if !status.success() {
         return Err(format!("code {:?}, signal {:?}", status.code(), status.signal()).into());
@@ -68,7 +69,8 @@ pub fn report_on(arguments: &[String]) -> Outcome<()> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds = |time: nix::sys::time::TimeVal| {
         let (seconds, micros) = (time.tv_sec(), time.tv_usec());
-        std::time::Duration::new(seconds.unsigned_abs(), micros.unsigned_abs() as u32 * 1000).as_secs_f64()
+        std::time::Duration::new(seconds.unsigned_abs(), micros.unsigned_abs() as u32 * 1000)
+            .as_secs_f64()
     };
     let cpu = seconds(usage.user_time()) + seconds(usage.system_time());
     println!("{}", json!({ "wall": wall, "cpu": cpu, "peak_kilobytes": usage.max_rss() }));

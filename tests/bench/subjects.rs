@@ -69,9 +69,21 @@ pub fn subjects(server: &PostgresServer, tools: &Path, folder: &Path) -> Outcome
             "`pg_dump -Fc -Z0 | zstd -T0 -3 | gpg --symmetric -z 0`",
             format!("{dump} -Z0 | zstd -q -T0 -3 | {gpg} -z 0 > $OUT/f"),
         ),
-        subject('c', "marb-backup, zstd:3, OpenPGP", format!("{ours} --passphrase-file {} > /dev/null", key.display())),
-        subject('d', "marb-backup, zstd:3, no encryption", format!("{ours} --no-encryption > /dev/null")),
-        subject('f', "`pg_dump -Fc -Z0 | zstd -T0 -3`", format!("{dump} -Z0 | zstd -q -T0 -3 > $OUT/f")),
+        subject(
+            'c',
+            "marb-backup, zstd:3, OpenPGP",
+            format!("{ours} --passphrase-file {} > /dev/null", key.display()),
+        ),
+        subject(
+            'd',
+            "marb-backup, zstd:3, no encryption",
+            format!("{ours} --no-encryption > /dev/null"),
+        ),
+        subject(
+            'f',
+            "`pg_dump -Fc -Z0 | zstd -T0 -3`",
+            format!("{dump} -Z0 | zstd -q -T0 -3 > $OUT/f"),
+        ),
         subject('e', "floor: `pg_dump -Fc -Z0 > /dev/null`", format!("{dump} -Z0 > /dev/null")),
     ])
 }

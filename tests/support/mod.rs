@@ -81,7 +81,10 @@ impl Finished {
     #[track_caller]
     pub fn explains(self, stage: &str, cause: &str) -> Self {
         let named = format!("error: {stage}: ");
-        assert!(self.stderr.lines().any(|line| line.starts_with(&named)), "no {named:?}: {self:#?}");
+        assert!(
+            self.stderr.lines().any(|line| line.starts_with(&named)),
+            "no {named:?}: {self:#?}"
+        );
         assert!(self.stderr.contains(cause), "no {cause:?}: {self:#?}");
         let advises = |line: &str| line.strip_prefix("  next:  ").is_some_and(|l| !l.is_empty());
         assert!(self.stderr.lines().any(advises), "no next step: {self:#?}");
@@ -143,7 +146,8 @@ impl Scratch {
     pub fn write(&self, name: &str, content: &str) {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
     }
 
     /// Replaces text in the config.

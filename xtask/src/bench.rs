@@ -10,7 +10,8 @@ pub fn run_comparison(args: &[String]) -> Outcome {
     setup::programs()?;
     servers::ensure()?;
     run("cargo", &["build", "--quiet", "--release", "--package", "backup-cli"])?;
-    let mut bench = command("cargo", &["bench", "--quiet", "--package", "tests", "--bench", "compare", "--"]);
+    let mut bench =
+        command("cargo", &["bench", "--quiet", "--package", "tests", "--bench", "compare", "--"]);
     bench.args(args);
     bench.env("MARB_BACKUP_PROGRAM", target().join("release/marb-backup"));
     bench.env("MARB_TEST_POSTGRES", "local");

@@ -70,10 +70,15 @@ impl Demo {
         let (tools, bin_dir) = find_server().await?;
         let mut times = Vec::new();
 
-        heading(&format!("A throwaway PostgreSQL {} with a medical-claims application", tools.version()))?;
+        heading(&format!(
+            "A throwaway PostgreSQL {} with a medical-claims application",
+            tools.version()
+        ))?;
         let started = Instant::now();
         let data = folder.join("server");
-        let server = blocking(move || ThrowawayServer::start(&bin_dir, &data, &ThrowawayOptions::default())).await?;
+        let server =
+            blocking(move || ThrowawayServer::start(&bin_dir, &data, &ThrowawayOptions::default()))
+                .await?;
         times.push(("start the server".to_owned(), started.elapsed()));
 
         let started = Instant::now();
@@ -216,14 +221,18 @@ fn heading(text: &str) -> Result<()> {
 fn write(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let unwritable =
-        |e: std::io::Error| Error::failed("demo", format!("{} can't be written", path.display())).caused_by(e);
+    let unwritable = |e: std::io::Error| {
+        Error::failed("demo", format!("{} can't be written", path.display())).caused_by(e)
+    };
     let mut options = std::fs::File::options();
-    let mut file = options.create_new(true).write(true).mode(0o600).open(path).map_err(unwritable)?;
+    let mut file =
+        options.create_new(true).write(true).mode(0o600).open(path).map_err(unwritable)?;
     file.write_all(text.as_bytes()).map_err(unwritable)
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::failed("demo", "a thread died").caused_by(e))?

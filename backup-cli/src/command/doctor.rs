@@ -21,7 +21,11 @@ pub async fn run(args: DoctorArgs, session: &Session) -> Result<u8> {
     if args.confirm_key {
         return session.context.cancel.guard(confirm(&deployment)).await;
     }
-    let diagnosis = session.context.cancel.guard(async { Ok(deployment.diagnose(&session.context).await) }).await?;
+    let diagnosis = session
+        .context
+        .cancel
+        .guard(async { Ok(deployment.diagnose(&session.context).await) })
+        .await?;
     if session.common.json {
         output::print_json(&as_json(&diagnosis))?;
     } else {

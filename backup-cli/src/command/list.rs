@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_hidden_by_an_older_or_equally_old_success() {
-        let named = |names: &[&str]| proven(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        let named =
+            |names: &[&str]| proven(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
         let day = || "2026-11-22".to_owned();
         assert_eq!(named(&[]), Proven::Never);
         assert_eq!(named(&["20261122T020000Z-verify.json"]), Proven::Passed(day()));

@@ -58,8 +58,11 @@ impl Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-                let (left, right) =
-                    if self.right_aligned.contains(&column) { (pad.as_str(), "") } else { ("", pad.as_str()) };
+                let (left, right) = if self.right_aligned.contains(&column) {
+                    (pad.as_str(), "")
+                } else {
+                    ("", pad.as_str())
+                };
                 line.push_str(&format!("{left}{cell}{right}  "));
             }
             out.push_str(line.trim_end());

@@ -83,7 +83,8 @@ impl Reporter {
             part.bar.finish_and_clear();
         }
         let read_text = output::size(read);
-        let arrow = if written == read { String::new() } else { format!(" -> {}", output::size(written)) };
+        let arrow =
+            if written == read { String::new() } else { format!(" -> {}", output::size(written)) };
         self.line(&format!("  {name:<28} {read_text:>9}{arrow:<13} {:>9}", output::duration(took)));
     }
 
@@ -113,14 +114,26 @@ impl Reporter {
 impl PartInProgress {
     fn so_far(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shown rounded")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "shown rounded"
+        )]
         let rate = (self.read as f64 / seconds) as u64;
         let left = self.estimate.filter(|total| *total > self.read && rate > 0).map(|total| {
             let seconds = (total - self.read) / rate.max(1);
             format!(", about {} left", output::duration(Duration::from_secs(seconds)))
         });
-        let of = self.estimate.map_or(String::new(), |total| format!(" of about {}", output::size(total)));
-        format!("{}{of}, {}/s{}", output::size(self.read), output::size(rate), left.unwrap_or_default())
+        let of = self
+            .estimate
+            .map_or(String::new(), |total| format!(" of about {}", output::size(total)));
+        format!(
+            "{}{of}, {}/s{}",
+            output::size(self.read),
+            output::size(rate),
+            left.unwrap_or_default()
+        )
     }
 }
 

@@ -33,7 +33,9 @@ pub async fn run(args: RestoreArgs, session: &Session) -> Result<u8> {
 
 fn options(args: &RestoreArgs) -> Result<RestoreOptions> {
     let pair = |text: &String| match text.split_once('=') {
-        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
         _ => Err(Error::usage("flags", format!("--tablespace {text:?} is no OLD=NEW"))),
     };
     Ok(RestoreOptions {

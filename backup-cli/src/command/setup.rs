@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use backup_cli::Deployment;
 use backup_cli::config::{
     Config, EncryptionConfig, Environment, FromEnv, FromFile, JobConfig, StorageConfig, Value,
     find_config,
 };
-use backup_cli::Deployment;
 use backup_core::{Error, Result};
 
 use super::args::{BackupArgs, Common, From, JobFlags};
@@ -43,7 +43,11 @@ pub fn for_backup(args: &BackupArgs, common: &Common) -> Result<(Deployment, Vec
             return Err(Error::usage("config", "there is no job to run")
                 .next_step("add a [job.NAME] to the config"));
         }
-        let jobs = if args.jobs.is_empty() { config.job.keys().cloned().collect() } else { args.jobs.clone() };
+        let jobs = if args.jobs.is_empty() {
+            config.job.keys().cloned().collect()
+        } else {
+            args.jobs.clone()
+        };
         return Ok((Deployment::new(config, environment())?, jobs));
     };
     let config = config_from_flags(url, &args.flags, &args.to)?;

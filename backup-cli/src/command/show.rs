@@ -50,7 +50,10 @@ fn entry_text(entry: &CatalogEntry) -> String {
         lines.push(("System", system.clone()));
     }
     if let Some(postgres) = &manifest.postgres {
-        lines.push(("PostgreSQL", format!("server {}, pg_dump {}", postgres.server, postgres.pg_dump)));
+        lines.push((
+            "PostgreSQL",
+            format!("server {}, pg_dump {}", postgres.server, postgres.pg_dump),
+        ));
     }
     if let Some(version) = &manifest.app_version {
         lines.push(("Application", version.clone()));
@@ -71,7 +74,8 @@ fn entry_text(entry: &CatalogEntry) -> String {
     for note in &manifest.notes {
         lines.push(("Note", note.clone()));
     }
-    let mut text: String = lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
+    let mut text: String =
+        lines.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
     let mut table = Table::new(&["PART", "SIZE", "SHA-256"], &[1]);
     for part in &manifest.parts {
         table.row(vec![part.file.clone(), output::size(part.bytes), part.sha256.clone()]);
@@ -84,7 +88,11 @@ fn entry_text(entry: &CatalogEntry) -> String {
 fn contents_text(contents: &Contents) -> String {
     let mut text = String::new();
     for part in &contents.parts {
-        text.push_str(&format!("\n{}, {} before compression\n", part.name, output::size(part.bytes)));
+        text.push_str(&format!(
+            "\n{}, {} before compression\n",
+            part.name,
+            output::size(part.bytes)
+        ));
         text.push_str(&inventory_text(&part.inventory));
     }
     text
@@ -108,7 +116,11 @@ fn inventory_text(inventory: &Inventory) -> String {
         let mut table = Table::new(&["  TABLE", "ROWS", ""], &[1]);
         for entry in &inventory.tables {
             let (rows, remark) = rows(&entry.data);
-            table.row(vec![format!("  {}.{}", entry.schema, entry.name).replace('\n', "\\n"), rows, remark]);
+            table.row(vec![
+                format!("  {}.{}", entry.schema, entry.name).replace('\n', "\\n"),
+                rows,
+                remark,
+            ]);
         }
         text.push('\n');
         text.push_str(&table.render());

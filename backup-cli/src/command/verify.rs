@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Result, VerifyReport};
 use backup_cli::{Deployment, FileCheck};
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Result, VerifyReport};
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
@@ -80,8 +80,11 @@ async fn verify_entries(
         eprintln!("{label} storage {}: {}", problem.storage, problem.error);
     }
     if session.common.json {
-        let problems: Vec<Value> =
-            catalog.problems.iter().map(|p| json!({ "storage": p.storage, "error": error_json(&p.error) })).collect();
+        let problems: Vec<Value> = catalog
+            .problems
+            .iter()
+            .map(|p| json!({ "storage": p.storage, "error": error_json(&p.error) }))
+            .collect();
         output::print_json(&json!({ "verified": documents, "problems": problems }))?;
     }
     Ok(worst.map_or(0, exit_code))
@@ -111,7 +114,13 @@ fn tell_copy(entry: &CatalogEntry, report: &VerifyReport, session: &Session) -> 
     let style = Style::for_stdout();
     let bytes: u64 = report.checks.iter().filter_map(|check| check.result.as_ref().ok()).sum();
     let mut text = match report.worst() {
-        None => format!("{} {} in {}: {} read back\n", style.green("whole"), entry.id, report.storage, output::size(bytes)),
+        None => format!(
+            "{} {} in {}: {} read back\n",
+            style.green("whole"),
+            entry.id,
+            report.storage,
+            output::size(bytes)
+        ),
         Some(error) => {
             let word = match error.kind() {
                 ErrorKind::Damaged => "DAMAGED",
@@ -121,7 +130,8 @@ fn tell_copy(entry: &CatalogEntry, report: &VerifyReport, session: &Session) -> 
             format!("{} {} in {}\n", style.red(word), entry.id, report.storage)
         }
     };
-    let failed = report.checks.iter().filter_map(|check| Some((&check.what, check.result.as_ref().err()?)));
+    let failed =
+        report.checks.iter().filter_map(|check| Some((&check.what, check.result.as_ref().err()?)));
     for (what, error) in failed {
         text.push_str(&format!("  {what}: {error}\n"));
         if let Some(advice) = error.advice() {

@@ -67,9 +67,8 @@ fn assignment(text: &str) -> Option<Line<'_>> {
 
 fn unquoted(text: &str) -> (String, &str) {
     let (line, after) = text.split_once('\n').unwrap_or((text, ""));
-    let comment = line.match_indices('#').find(|(at, _)| {
-        *at == 0 || line[..*at].ends_with([' ', '\t'])
-    });
+    let comment =
+        line.match_indices('#').find(|(at, _)| *at == 0 || line[..*at].ends_with([' ', '\t']));
     let value = comment.map_or(line, |(at, _)| &line[..at]);
     (value.trim().to_owned(), after)
 }

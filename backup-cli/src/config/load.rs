@@ -20,7 +20,8 @@ const SUGGESTION_DISTANCE: usize = 3;
 /// The configuration file to use: the flag's, else the variable's, else the first default
 /// location that exists.
 pub fn find_config(flag: Option<&Path>, environment: &Environment) -> Option<PathBuf> {
-    let named = flag.map(Path::to_owned).or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
+    let named =
+        flag.map(Path::to_owned).or_else(|| environment.get(CONFIG_VARIABLE).map(PathBuf::from));
     named.or_else(|| DEFAULT_LOCATIONS.iter().map(PathBuf::from).find(|path| path.exists()))
 }
 
@@ -37,7 +38,8 @@ impl Config {
                 .next_step("name another file with --config or $MARB_BACKUP_CONFIG")
         })?;
         Self::parse(&text).map_err(|error| {
-            let located = Error::usage("config", format!("{}, {}", path.display(), error.message()));
+            let located =
+                Error::usage("config", format!("{}, {}", path.display(), error.message()));
             match error.advice() {
                 Some(advice) => located.next_step(advice),
                 None => located,
@@ -93,7 +95,9 @@ impl Config {
                 job.storages.len()
             )));
         }
-        if job.encrypt && self.encryption.passphrase.is_none() && self.encryption.recipients.is_empty()
+        if job.encrypt
+            && self.encryption.passphrase.is_none()
+            && self.encryption.recipients.is_empty()
         {
             return Err(wrong("is to be encrypted, and there is no key".to_owned()).next_step(
                 "set `passphrase` or `recipients` under [encryption], or write `encrypt = false`",
@@ -120,7 +124,9 @@ fn explain(text: &str, error: &toml::de::Error) -> Error {
 fn suggestion(unknown: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|key| (strsim::damerau_levenshtein(unknown, key), key)).min();
     match nearest {
-        Some((distance, key)) if distance <= SUGGESTION_DISTANCE => format!("did you mean {key:?}?"),
+        Some((distance, key)) if distance <= SUGGESTION_DISTANCE => {
+            format!("did you mean {key:?}?")
+        }
         _ if known.is_empty() => "none is defined".to_owned(),
         _ => format!("known are {}", known.join(", ")),
     }
@@ -130,7 +136,8 @@ fn suggestion(unknown: &str, known: &[&str]) -> String {
 pub(super) fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     use serde::de::Error as _;
     let text = String::deserialize(from)?;
-    let wrong = || D::Error::custom(format!("{text:?} is no duration; write \"90s\", \"30m\" or \"6h\""));
+    let wrong =
+        || D::Error::custom(format!("{text:?} is no duration; write \"90s\", \"30m\" or \"6h\""));
     let signed: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
     let duration = Duration::try_from(signed).map_err(|_| wrong())?;
     if duration.is_zero() { Err(wrong()) } else { Ok(Some(duration)) }
@@ -167,21 +174,35 @@ timeout = "6h"
     #[test]
     fn faults_name_line_and_cure() {
         let cases = [
-            (GOOD.replace("storages", "storage"),
-             "config: line 8: unknown key \"storage\" | did you mean \"storages\"?"),
-            (GOOD.replace("[\"local\"]", "[\"locla\"]"),
-             "config: job \"database\": there is no [storage.locla] | did you mean \"local\"?"),
-            (GOOD.replace("passphrase = { file = \"/key\" }", ""),
-             "config: job \"database\": is to be encrypted, and there is no key | \
-              set `passphrase` or `recipients` under [encryption], or write `encrypt = false`"),
-            (GOOD.replace("\"6h\"", "\"often\""),
-             "config: line 9: \"often\" is no duration; write \"90s\", \"30m\" or \"6h\" | -"),
-            (GOOD.replace("{ file = \"/key\" }", "{ path = \"/key\" }"),
-             "config: line 5: wants \"text\", { env = \"NAME\" }, { file = \"/path\" } or { command = [\"program\"] } | -"),
-            (GOOD.replace("job.database", "job.\"../up\""),
-             "job: \"../up\" can't name a job | use letters, digits, '.', '_' and '-', at most 64 of them"),
-            (GOOD.replace("timeout = \"6h\"", "required_storages = 2"),
-             "config: job \"database\": required_storages = 2, and it has 1 storages | -"),
+            (
+                GOOD.replace("storages", "storage"),
+                "config: line 8: unknown key \"storage\" | did you mean \"storages\"?",
+            ),
+            (
+                GOOD.replace("[\"local\"]", "[\"locla\"]"),
+                "config: job \"database\": there is no [storage.locla] | did you mean \"local\"?",
+            ),
+            (
+                GOOD.replace("passphrase = { file = \"/key\" }", ""),
+                "config: job \"database\": is to be encrypted, and there is no key | \
+              set `passphrase` or `recipients` under [encryption], or write `encrypt = false`",
+            ),
+            (
+                GOOD.replace("\"6h\"", "\"often\""),
+                "config: line 9: \"often\" is no duration; write \"90s\", \"30m\" or \"6h\" | -",
+            ),
+            (
+                GOOD.replace("{ file = \"/key\" }", "{ path = \"/key\" }"),
+                "config: line 5: wants \"text\", { env = \"NAME\" }, { file = \"/path\" } or { command = [\"program\"] } | -",
+            ),
+            (
+                GOOD.replace("job.database", "job.\"../up\""),
+                "job: \"../up\" can't name a job | use letters, digits, '.', '_' and '-', at most 64 of them",
+            ),
+            (
+                GOOD.replace("timeout = \"6h\"", "required_storages = 2"),
+                "config: job \"database\": required_storages = 2, and it has 1 storages | -",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(fault(&text), expected);
@@ -190,7 +211,9 @@ timeout = "6h"
 
     #[test]
     fn plaintext_never_leaves_the_host_by_accident() {
-        let remote = GOOD.replace("file:///backups", "s3://bucket").replace("timeout = \"6h\"", "encrypt = false");
+        let remote = GOOD
+            .replace("file:///backups", "s3://bucket")
+            .replace("timeout = \"6h\"", "encrypt = false");
         assert!(fault(&remote).contains("would write unencrypted data"));
         Config::parse(&format!("{remote}\nallow_plaintext = true")).unwrap();
     }

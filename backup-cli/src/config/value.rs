@@ -129,7 +129,11 @@ impl Value {
     ///
     /// # Errors
     /// When it is absent or empty; the error names where it was looked for.
-    pub async fn fetch(&self, what: &'static str, environment: &Environment) -> Result<SecretString> {
+    pub async fn fetch(
+        &self,
+        what: &'static str,
+        environment: &Environment,
+    ) -> Result<SecretString> {
         let text = match self {
             Value::Literal(text) => text.clone(),
             Value::Env(from) => environment.get(&from.env).ok_or_else(|| {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 
-use super::BackupPlan;
+use super::{BackupPlan, SWEEP_GRACE};
 use crate::layout::{self, BackupId, MAX_SAME_SECOND};
 use crate::pipeline::{Context, within};
-use crate::{Creation, Error, ErrorKind, Result, Storage};
+use crate::{Creation, Error, ErrorKind, Result, Storage, StoredObject, read_small};
 
 /// How long a stopped run waits for the claim it is just making: one it does not know of it
 /// can't give back.
@@ -118,6 +120,37 @@ impl Claim<'_> {
             release(self.plan, storage.as_ref(), &self.key(layout::CLAIM), context).await;
         }
     }
+}
+
+/// What a claim tells about its run's end.
+#[derive(Deserialize)]
+struct Claimed {
+    started: Timestamp,
+    timeout_seconds: u64,
+}
+
+impl Claimed {
+    /// When the run must have ended, even by another host's clock.
+    fn over(&self) -> Option<Timestamp> {
+        let timeout = SignedDuration::from_secs(i64::try_from(self.timeout_seconds).ok()?);
+        let grace = SignedDuration::try_from(SWEEP_GRACE).ok()?;
+        self.started.checked_add(timeout).ok()?.checked_add(grace).ok()
+    }
+}
+
+/// Whether the claim in `folder` says that its run may still be going on at `now`: it may have
+/// a longer timeout than ours. A claim that can't be read says nothing.
+pub(super) async fn may_be_running(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    now: Timestamp,
+) -> bool {
+    let key = format!("{folder}/{}", layout::CLAIM);
+    let Ok(json) = read_small(&StoredObject::unchecked(Arc::clone(storage), key)).await else {
+        return false;
+    };
+    let claimed: Option<Claimed> = serde_json::from_slice(&json).ok();
+    claimed.and_then(|claimed| claimed.over()).is_some_and(|over| over > now)
 }
 
 /// Removes a claim; one that stays is told.

@@ -1,6 +1,6 @@
 //! A backup's folder in every storage of its job, while it is being written.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::layout;
 use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Policy, within};
 use crate::{
-    Committed, Companion, Creation, Error, Manifest, ObjectInfo, Result, Sink, Storage,
+    BackupId, Committed, Companion, Creation, Error, Manifest, ObjectInfo, Result, Sink, Storage,
     StoredObject, read_small,
 };
 
@@ -234,12 +234,15 @@ impl<'a> Folder<'a> {
         }
     }
 
-    /// The manifest goes first, so that nothing is ever half-listed; the claim goes last, so
-    /// that no other run takes the id while its files are being deleted.
+    /// The manifest goes first, so that nothing is ever half-listed, and then the checksum
+    /// list, so that what is left never looks complete; the claim goes last, so that no other
+    /// run takes the id while its files are being deleted.
     async fn remove_from(&self, storage: &dyn Storage) -> Result<()> {
         let (name, limit) = (storage.name(), self.plan.limits.sink_stall);
         let claim = self.key(layout::CLAIM);
-        within(name, limit, storage.delete(&self.key(layout::MANIFEST))).await?;
+        for file in [layout::MANIFEST, layout::SHA256SUMS] {
+            within(name, limit, storage.delete(&self.key(file))).await?;
+        }
         let objects = within(name, limit, storage.list(&self.path)).await?;
         for object in objects.iter().filter(|object| object.key != claim) {
             within(name, limit, storage.delete(&object.key)).await?;
@@ -257,21 +260,49 @@ enum Written {
 /// Removes the folders of runs that crashed before `before`, and leftovers of that age.
 ///
 /// Touches only what is unlisted and so old that its run must have ended: a run ends within
-/// its job's timeout.
-pub(super) async fn sweep(storage: &dyn Storage, job: &str, before: Timestamp) -> Result<()> {
-    storage.sweep(job, before).await?;
-    let objects = storage.list(job).await?;
-    let folder_of = |object: &ObjectInfo| {
-        layout::parse_key(&object.key)
-            .map(|(job, id, name)| (id.folder(job), id, name == layout::MANIFEST))
-    };
-    let listed: BTreeSet<String> =
-        objects.iter().filter_map(folder_of).filter(|(.., is)| *is).map(|(f, ..)| f).collect();
+/// its job's timeout, of which its claim knows best. Each folder it removes is told. A folder
+/// that lacks nothing but its manifest stays: its data can be restored by hand.
+pub(super) async fn sweep(
+    plan: &BackupPlan,
+    storage: &Arc<dyn Storage>,
+    before: Timestamp,
+    context: &Context,
+) -> Result<()> {
+    storage.sweep(&plan.job, before).await?;
+    let objects = storage.list(&plan.job).await?;
+    let mut folders: BTreeMap<(BackupId, &str), BTreeMap<&str, &ObjectInfo>> = BTreeMap::new();
     for object in &objects {
-        let Some((folder, id, _)) = folder_of(object) else { continue };
-        if !listed.contains(&folder) && id.started() < before && object.modified < before {
+        if let Some((job, id, name)) = layout::parse_key(&object.key) {
+            folders.entry((id, job)).or_default().insert(name, object);
+        }
+    }
+    for ((id, job), files) in folders {
+        let old: Vec<_> = files.values().filter(|object| object.modified < before).collect();
+        if files.contains_key(layout::MANIFEST) || id.started() >= before || old.is_empty() {
+            continue;
+        }
+        let folder = id.folder(job);
+        if files.contains_key(layout::SHA256SUMS) {
+            context.warn(&format!(
+                "{folder} in storage {} looks complete but its manifest is missing; restore it \
+                 by hand with its {} or remove it",
+                storage.name(),
+                layout::RESTORE_NOTE
+            ));
+            continue;
+        }
+        let claimed = files.contains_key(layout::CLAIM)
+            && claim::may_be_running(storage, &folder, plan.started).await;
+        // A listing may lag behind: what is listed by now is nobody's to sweep.
+        let manifest = format!("{folder}/{}", layout::MANIFEST);
+        if claimed || storage.stat(&manifest).await?.is_some() {
+            continue;
+        }
+        for object in old {
             storage.delete(&object.key).await?;
         }
+        let name = storage.name();
+        context.warn(&format!("storage {name}: removed what a crashed run left: {folder}"));
     }
     Ok(())
 }

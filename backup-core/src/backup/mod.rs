@@ -206,7 +206,7 @@ async fn sweep_leftovers(plan: &BackupPlan, context: &Context) -> Result<()> {
     };
     let Ok(before) = plan.started.checked_sub(age) else { return Ok(()) };
     for storage in &plan.storages {
-        if let Err(error) = folder::sweep(storage.as_ref(), &plan.job, before).await {
+        if let Err(error) = folder::sweep(plan, storage, before, context).await {
             context.warn(&format!("storage {} could not be swept: {error}", storage.name()));
         }
     }

@@ -147,10 +147,9 @@ pub struct Outcome {
 /// The first real failure, when the policy isn't met. Every writer that was not committed is
 /// aborted then; a sink that had already committed keeps its object, and the caller removes it.
 pub async fn run(flow: Flow, context: &Context) -> Result<Outcome> {
-    context.progress.event(Event::PartStarted {
-        part: &flow.part,
-        estimated_bytes: flow.estimated_bytes,
-    });
+    context
+        .progress
+        .event(Event::PartStarted { part: &flow.part, estimated_bytes: flow.estimated_bytes });
     let (first, mut output) = pipe();
     let mut workers: JoinSet<Result<Option<SourceEnd>>> = JoinSet::new();
     {
@@ -283,9 +282,7 @@ async fn commit(
     let mut sinks = Vec::with_capacity(ready.len());
     for (sink, writer) in flow.sinks.iter().zip(ready) {
         sinks.push(match writer {
-            Ok(writer) => {
-                fanout::within(sink.name(), flow.limits.commit, writer.commit()).await
-            }
+            Ok(writer) => fanout::within(sink.name(), flow.limits.commit, writer.commit()).await,
             Err(error) => Err(error),
         });
     }

@@ -92,7 +92,10 @@ impl Context {
     /// The same context for work too small to be worth progress; warnings still get through.
     #[must_use]
     pub fn without_progress(&self) -> Self {
-        Self { cancel: self.cancel.clone(), progress: Arc::new(OnlyWarnings(self.progress.clone())) }
+        Self {
+            cancel: self.cancel.clone(),
+            progress: Arc::new(OnlyWarnings(self.progress.clone())),
+        }
     }
 
     /// Tells the operator something.

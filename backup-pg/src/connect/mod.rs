@@ -120,8 +120,11 @@ impl FromStr for Connection {
             conninfo::parse(text)?
         } else if text.contains(['@', ':', '/']) {
             // A misspelt URL: as a database's name its password would be shown everywhere.
-            return Err(Error::usage(STAGE, "the connection string is neither a URL nor the name of a database")
-                .next_step("write postgresql://user@host/database, or dbname='...' for such a name"));
+            return Err(Error::usage(
+                STAGE,
+                "the connection string is neither a URL nor the name of a database",
+            )
+            .next_step("write postgresql://user@host/database, or dbname='...' for such a name"));
         } else {
             vec![("dbname".to_owned(), text.to_owned())]
         };

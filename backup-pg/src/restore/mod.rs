@@ -36,8 +36,8 @@ use crate::database::TablespaceMap;
 use crate::{Connection, Globals, ToolSearch};
 
 pub use report::RestoreReport;
-pub use target::WORKING_PREFIX;
 use target::Target;
+pub use target::WORKING_PREFIX;
 use writer::RestoreWriter;
 
 /// The stage that errors of a restore name.

@@ -10,6 +10,8 @@ use super::*;
 use crate::throwaway::{ThrowawayOptions, ThrowawayServer};
 use crate::{DumpOptions, PgDump, Psql, Server};
 
+mod ending;
+
 /// A server of its own for each test, with a small database `fx`.
 struct Bench {
     server: ThrowawayServer,
@@ -35,7 +37,11 @@ impl Bench {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap().keep();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711)).unwrap();
-        let options = ThrowawayOptions::default();
+        // Commits can be made to wait for a standby.
+        let settings =
+            [("synchronous_commit", "on"), ("wal_level", "replica"), ("max_wal_senders", "1")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let options = ThrowawayOptions { settings, ..Default::default() };
         let server =
             ThrowawayServer::start(&system_programs(), &folder.join("server"), &options).unwrap();
         let search = ToolSearch { configured: Some(clients.to_owned()), ..Default::default() };

@@ -11,6 +11,7 @@
 //! [`Local::blocking`] or the batches of [`Writer`] and [`Reader`]; [`Place`] is plain
 //! synchronous code that knows no runtime.
 
+mod awaited;
 mod explain;
 mod partial;
 mod place;
@@ -34,6 +35,7 @@ use backup_core::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use awaited::Waiting;
 use place::{Draft, Place};
 use reader::Reader;
 use writer::Writer;
@@ -51,6 +53,7 @@ pub(crate) const BATCH_BYTES: usize = 1024 * 1024;
 /// - Foreign files in the folder are listed like objects if their names can be keys. Symbolic
 ///   links are never followed inside the folder: listings skip them, other calls refuse.
 ///   The folder itself may be a link.
+/// - A `create_new` or `commit` whose future is dropped publishes nothing afterwards.
 /// - Errors of one `write` may come out of a later one, at the latest out of `commit`.
 ///
 /// Absent on purpose: locking. Two writers of one key don't disturb each other: the one that
@@ -214,7 +217,9 @@ impl Storage for Local {
 
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
         let key = key.to_owned();
-        self.blocking(move |place| place.create_new(&key, &body)).await
+        let waiting = Waiting::default();
+        let awaited = waiting.awaited();
+        self.blocking(move |place| place.create_new(&key, &body, &awaited)).await
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {

@@ -10,13 +10,18 @@ use backup_core::{Creation, Error, Result};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::awaited::Awaited;
 use super::place::{Draft, Place};
 
 impl Place {
     /// Gives a written draft its final name; an older object of that name is replaced as a
-    /// whole. The draft is left to its owner when this fails.
-    pub(super) fn publish(&self, draft: &Draft) -> Result<u64> {
+    /// whole. The draft is left to its owner when this fails, and removed when nobody waits.
+    pub(super) fn publish(&self, draft: &Draft, awaited: &Awaited) -> Result<u64> {
         let bytes = self.settle(draft)?;
+        if let Err(given_up) = awaited.check(self.stage()) {
+            self.discard(draft)?;
+            return Err(given_up);
+        }
         fs::rename(&draft.partial, &draft.target)
             .map_err(|e| self.cant_write("publish", &draft.target, e))?;
         self.sync_above(&draft.target).inspect_err(|_| self.take_back(draft))?;
@@ -24,21 +29,22 @@ impl Place {
     }
 
     /// Stores a small object if there is none of that name.
-    pub(super) fn create_new(&self, key: &str, body: &[u8]) -> Result<Creation> {
+    pub(super) fn create_new(&self, key: &str, body: &[u8], awaited: &Awaited) -> Result<Creation> {
         if self.look_to_change(key)?.is_some() {
             return Ok(Creation::Taken);
         }
         let draft = self.draft(key)?;
-        let outcome = self.create_from(&draft, body);
+        let outcome = self.create_from(&draft, body, awaited);
         self.discard(&draft)?;
         outcome
     }
 
-    fn create_from(&self, draft: &Draft, body: &[u8]) -> Result<Creation> {
+    fn create_from(&self, draft: &Draft, body: &[u8], awaited: &Awaited) -> Result<Creation> {
         (&draft.file)
             .write_all(body)
             .map_err(|e| self.cant_write("write to", &draft.partial, e))?;
         self.settle(draft)?;
+        awaited.check(self.stage())?;
         match publish_new(&draft.partial, &draft.target) {
             Ok(Creation::Created) => {
                 self.sync_above(&draft.target)?;

@@ -357,3 +357,62 @@ async fn a_begin_that_is_given_up_leaves_nothing() {
     }
     panic!("left: {:?}", everything(scratch.path()));
 }
+
+/// Keeps the only disk thread busy until told to go on.
+async fn occupy() -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let thread = tokio::task::spawn_blocking(move || {
+        begun.send(()).unwrap();
+        // Dropping the sender will do, too.
+        let _: Result<(), _> = may_go_on.recv();
+    });
+    has_begun.await.unwrap();
+    (go_on, thread)
+}
+
+/// Polls once, for work that can't be done by then.
+async fn push<T>(mut work: std::pin::Pin<&mut (impl Future<Output = T> + ?Sized)>) {
+    let pending = std::future::poll_fn(|cx| work.as_mut().poll(cx).is_pending().into());
+    assert!(pending.await, "it was done while the disk thread was busy");
+}
+
+fn with_one_disk_thread(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.max_blocking_threads(1).enable_time().build().unwrap().block_on(test);
+}
+
+#[test]
+fn a_create_that_is_given_up_publishes_nothing_later() {
+    with_one_disk_thread(async {
+        let (scratch, storage) = local();
+        let (go_on, thread) = occupy().await;
+        let mut created = storage.create_new("a/claim", "x".into());
+        push(created.as_mut()).await;
+        drop(created);
+        go_on.send(()).unwrap();
+        thread.await.unwrap();
+        // The thread takes its work in order: after this one nothing is left to do.
+        drop(occupy().await);
+        assert_eq!(everything(scratch.path()), ["root"]);
+    });
+}
+
+#[test]
+fn a_commit_that_is_given_up_publishes_nothing_later() {
+    with_one_disk_thread(async {
+        let (scratch, storage) = local();
+        let mut writer = storage.begin("a/dump").await.unwrap();
+        writer.write("x".into()).await.unwrap();
+        let mut commit = writer.commit();
+        // The bytes go to the thread; behind them it is busy; behind that comes the rename.
+        push(commit.as_mut()).await;
+        let (go_on, thread) = occupy().await;
+        push(commit.as_mut()).await;
+        drop(commit);
+        go_on.send(()).unwrap();
+        thread.await.unwrap();
+        drop(occupy().await);
+        assert_eq!(everything(scratch.path()), ["root"]);
+    });
+}

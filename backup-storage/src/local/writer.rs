@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::BATCH_BYTES;
+use super::awaited::Waiting;
 use super::place::{Draft, Place};
 
 /// Most chunks in one batch, so that tiny ones can't pile up.
@@ -69,7 +70,9 @@ impl Writer {
         }
         self.hand_over().await?;
         self.wait_for_disk().await?;
-        self.on_disk_thread(Place::publish).await
+        let waiting = Waiting::default();
+        let awaited = waiting.awaited();
+        self.on_disk_thread(move |place, draft| place.publish(draft, &awaited)).await
     }
 
     async fn discard(&mut self) -> Result<()> {
