@@ -48,21 +48,31 @@ async fn a_killed_pg_dump_leaves_nothing() {
     let scratch = Scratch::of(&server, CLAIMS);
     let mut random = StdRng::seed_from_u64(seed());
     let dump = dump_time(&scratch).await;
-    let before = scratch.holdings().await;
-    for case in 0..cases(4, 20) {
+    let wanted = cases(4, 20);
+    let mut killed = 0;
+    for attempt in 0..5 * wanted {
+        let before = scratch.holdings().await;
         let child = in_the_midst(&scratch, dump, &mut random).await;
         let Some(victim) = scratch.dumping() else {
+            // This machine was slower when the time was taken.
             finish_started(child).await.expect(0);
-            panic!(
-                "case {case}: the dump took {dump:?} the first time, and less than 0.8 of it now"
-            );
+            continue;
         };
         victim.signal(Signal::SIGKILL);
         let run = finish_started(child).await;
+        if run.code == 0 {
+            println!("attempt {attempt}: it had ended, and was not waited for yet");
+            continue;
+        }
         run.expect(1).explains("pg_dump", "was ended by signal 9 before it was done");
-        assert_eq!(scratch.holdings().await, before, "case {case}");
+        assert_eq!(scratch.holdings().await, before, "attempt {attempt}");
         scratch.assert_no_process_left();
+        killed += 1;
+        if killed == wanted {
+            break;
+        }
     }
+    assert_eq!(killed, wanted, "pg_dump always ended first");
     scratch.assert_next_run_works().await;
 }
 

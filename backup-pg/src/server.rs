@@ -27,8 +27,10 @@ select pg_catalog.json_build_object(
     'in_recovery', pg_catalog.pg_is_in_recovery(),
     'encoding', pg_catalog.current_setting('server_encoding'))";
 
-/// Heap and TOAST of every table that is dumped with data: about as large as its COPY text.
+/// Heap and TOAST of every table that is dumped with data: about as large as its COPY text. A
+/// table that somebody else has locked is not waited for.
 const ESTIMATE: &str = "
+set lock_timeout = '1s';
 select coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::pg_catalog.int8
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r' and c.relpersistence <> 't'

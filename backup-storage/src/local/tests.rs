@@ -358,17 +358,37 @@ async fn a_begin_that_is_given_up_leaves_nothing() {
     panic!("left: {:?}", everything(scratch.path()));
 }
 
-/// Keeps the only disk thread busy until told to go on.
-async fn occupy() -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let (go_on, may_go_on) = std::sync::mpsc::channel();
-    let thread = tokio::task::spawn_blocking(move || {
-        begun.send(()).unwrap();
-        // Dropping the sender will do, too.
-        let _: Result<(), _> = may_go_on.recv();
-    });
-    has_begun.await.unwrap();
-    (go_on, thread)
+/// Work that keeps the only disk thread busy until told to go on, queued behind what it has.
+struct Occupation {
+    has_begun: tokio::sync::oneshot::Receiver<()>,
+    go_on: std::sync::mpsc::Sender<()>,
+    thread: tokio::task::JoinHandle<()>,
+}
+
+impl Occupation {
+    fn queue() -> Self {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel();
+        let thread = tokio::task::spawn_blocking(move || {
+            begun.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        });
+        Self { has_begun, go_on, thread }
+    }
+
+    async fn begun(&mut self) {
+        (&mut self.has_begun).await.unwrap();
+    }
+
+    async fn end(self) {
+        self.go_on.send(()).unwrap();
+        self.thread.await.unwrap();
+    }
+
+    /// The thread takes its work in order: after this one nothing is left to do.
+    async fn all_done() {
+        Self::queue().end().await;
+    }
 }
 
 /// Polls once, for work that can't be done by then.
@@ -386,14 +406,13 @@ fn with_one_disk_thread(test: impl Future<Output = ()>) {
 fn a_create_that_is_given_up_publishes_nothing_later() {
     with_one_disk_thread(async {
         let (scratch, storage) = local();
-        let (go_on, thread) = occupy().await;
+        let mut busy = Occupation::queue();
+        busy.begun().await;
         let mut created = storage.create_new("a/claim", "x".into());
         push(created.as_mut()).await;
         drop(created);
-        go_on.send(()).unwrap();
-        thread.await.unwrap();
-        // The thread takes its work in order: after this one nothing is left to do.
-        drop(occupy().await);
+        busy.end().await;
+        Occupation::all_done().await;
         assert_eq!(everything(scratch.path()), ["root"]);
     });
 }
@@ -404,15 +423,18 @@ fn a_commit_that_is_given_up_publishes_nothing_later() {
         let (scratch, storage) = local();
         let mut writer = storage.begin("a/dump").await.unwrap();
         writer.write("x".into()).await.unwrap();
+        let mut busy = Occupation::queue();
+        busy.begun().await;
         let mut commit = writer.commit();
-        // The bytes go to the thread; behind them it is busy; behind that comes the rename.
+        // The bytes wait for the thread; behind them it is busy again; behind that, the rename.
         push(commit.as_mut()).await;
-        let (go_on, thread) = occupy().await;
+        let mut busy_again = Occupation::queue();
+        busy.end().await;
+        busy_again.begun().await;
         push(commit.as_mut()).await;
         drop(commit);
-        go_on.send(()).unwrap();
-        thread.await.unwrap();
-        drop(occupy().await);
+        busy_again.end().await;
+        Occupation::all_done().await;
         assert_eq!(everything(scratch.path()), ["root"]);
     });
 }
