@@ -7,11 +7,16 @@ use crate::support::{CLAIMS, Scratch, claims_server};
 /// All that a shell, a URL or a quoting rule would change.
 const PASSWORD: &str = r#"p #q"r's=t$HOME\u%40`v`"#;
 
+/// The same as far as it can stand without any quotes.
+const BARE_PASSWORD: &str = r#"p#q"r=s$HOME%40`v`"#;
+
 async fn server_with_role() -> PostgresServer {
     let server = claims_server(15, 10).await;
-    let role =
-        format!("CREATE ROLE app SUPERUSER LOGIN PASSWORD '{}'", PASSWORD.replace('\'', "''"));
-    server.sql("postgres", &role).await.unwrap();
+    for (role, password) in [("app", PASSWORD), ("bare", BARE_PASSWORD)] {
+        let password = password.replace('\'', "''");
+        let sql = format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{password}'");
+        server.sql("postgres", &sql).await.unwrap();
+    }
     server
 }
 
@@ -33,7 +38,10 @@ async fn any_value_reaches_the_connection() {
     let login = format!("app:{}@{host}:{port}/{CLAIMS}", percent_encoded(PASSWORD));
     let conninfo = conninfo(&server);
     let in_double_quotes = conninfo.replace('\\', r"\\").replace('"', r#"\""#).replace('$', r"\$");
+    let bare =
+        format!("host={host} port={port} user=bare dbname={CLAIMS} password={BARE_PASSWORD}");
     let files = [
+        format!("DATABASE_URL={bare} # comment\n"),
         format!("DATABASE_URL=postgresql+psycopg2://{login}\n"),
         format!("DATABASE_URL=postgresql+asyncpg://{login}?ssl=disable # the application's\n"),
         format!("export DATABASE_URL = 'postgres://{login}?application_name=a b=c#d$e'\n"),

@@ -180,6 +180,7 @@ async fn what_the_config_names_wrongly_is_explained() {
     let cases = [
         ("schemas = ['publik']", 2, "pg_dump", "no matching schemas were found"),
         ("tables = ['public.clains']", 2, "pg_dump", "no matching tables were found"),
+        ("tables = ['claims', 'clains']", 2, "pg_dump", "no matching tables were found"),
     ];
     for (setting, code, stage, cause) in cases {
         let scratch = Scratch::of(&server, CLAIMS);
