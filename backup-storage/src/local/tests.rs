@@ -344,10 +344,12 @@ fn a_begin_that_is_given_up_leaves_nothing() {
     let (scratch, storage) = local();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
-        for _ in 0..20 {
-            // Polled once: the work is on its way.
+        for _ in 0..200 {
+            // Polled once: the work is on its way, and mostly not done.
             let begun = tokio::time::timeout(Duration::ZERO, storage.begin("db/2026/dump")).await;
-            assert!(begun.is_err(), "it was done at once");
+            if let Ok(writer) = begun {
+                writer.unwrap().abort().await.unwrap();
+            }
         }
     });
     // Waits for the disk's threads.
