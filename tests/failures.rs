@@ -101,6 +101,7 @@ async fn server_ends(how: Ending) {
 fn explains_a_lost_server(run: Finished) {
     let causes = [
         "the server was stopped, or an administrator ended the session",
+        "the server crashed",
         "the server or the network broke the connection off",
         "no server answers at that address",
         "the server is not ready",

@@ -243,6 +243,16 @@ pub(super) const CAUSES: &[Cause] = &[
         "set hot_standby_feedback = on or raise max_standby_streaming_delay on the standby, or dump the primary",
     ),
     cause(
+        &["due to unexpected postmaster exit"],
+        "the server crashed",
+        "look into the server's log for the reason, then run again when it is up",
+    ),
+    cause(
+        &["because of crash of another server process"],
+        "the server crashed",
+        "look into the server's log for the reason, then run again when it is up",
+    ),
+    cause(
         &["due to administrator command"],
         "the server was stopped, or an administrator ended the session",
         "run again when the server is up",
