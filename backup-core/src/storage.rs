@@ -1,5 +1,7 @@
 //! Where backups live: a sink that can also be read, listed and cleaned.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -33,6 +35,22 @@ pub trait Storage: Sink {
     /// # Errors
     /// When the listing could not be completed.
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>>;
+
+    /// Names of the folders directly in the folder `prefix` ("" for the top) that hold a
+    /// committed object at any depth, sorted.
+    ///
+    /// As it stands it reads a whole listing; a storage that can ask for less should.
+    ///
+    /// # Errors
+    /// When the listing could not be completed.
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let objects = self.list(prefix).await?;
+        let inside = objects.iter().filter_map(|object| {
+            let key = object.key.strip_prefix(prefix)?;
+            Some(key.trim_start_matches('/').split_once('/')?.0.to_owned())
+        });
+        Ok(inside.collect::<BTreeSet<_>>().into_iter().collect())
+    }
 
     /// Removes an object. Removing what isn't there is fine.
     ///

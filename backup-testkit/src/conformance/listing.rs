@@ -57,6 +57,19 @@ pub(super) async fn folders(storage: &dyn Storage, folder: &str) -> Result<()> {
         let inside: Vec<String> = inside.iter().map(|name| format!("{folder}/{name}")).collect();
         require_keys(storage, &format!("{folder}/{prefix}"), &inside).await?;
     }
+    for (prefix, inside) in [
+        ("", &["a", "a b", "a-b", "a.b", "ab"][..]),
+        ("/a", &["b.d", "bc"]),
+        ("/a/b.d", &[]),
+        ("/a/b", &[]),
+        ("/never", &[]),
+    ] {
+        let prefix = format!("{folder}{prefix}");
+        let folders = storage.folders(&prefix).await.must(format!("folders of {prefix:?}"))?;
+        require(folders == inside, || {
+            format!("the folders in {prefix:?} are {inside:?}, sorted, and not {folders:?}")
+        })?;
+    }
     let everything = list(storage, "").await?;
     require(keys.iter().all(|key| everything.iter().any(|object| object.key == *key)), || {
         "the listing of \"\" shows everything".into()

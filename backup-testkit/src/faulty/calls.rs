@@ -114,6 +114,11 @@ impl Storage for CountedStorage {
         self.inner.list(prefix).await
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        self.tally.call("folders", prefix)?;
+        self.inner.folders(prefix).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.tally.call("delete", key)?;
         self.inner.delete(key).await
