@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_core::{Catalog, Error, Result, Storage};
 use backup_pg::ToolSearch;
 
-use crate::config::{Config, Environment, JobConfig};
+use crate::config::{Config, Environment, JobConfig, StorageConfig};
 use crate::wiring;
 
 /// The entry point for an application: a configuration and an environment, and the verbs on
@@ -69,25 +69,22 @@ impl Deployment {
         })
     }
 
-    /// Opens one storage.
+    /// Opens one storage, to be read or written by any job.
     ///
     /// # Errors
-    /// When it isn't configured or its URL is wrong.
-    pub fn storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
-        let config = self
-            .config
-            .storage
-            .get(name)
-            .ok_or_else(|| Error::usage("config", format!("there is no storage {name:?}")))?;
-        wiring::storage(name, &config.url)
+    /// When it isn't configured, its URL or an option is wrong, or a secret can't be fetched.
+    pub async fn storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
+        let storage = self.storage_config(name)?;
+        wiring::storage(name, storage, &storage.objects, self.environment()).await
     }
 
-    /// Opens the storages of a job, or all of them.
+    /// Opens the storages of a job, to be written as it says, or all of them.
     ///
     /// # Errors
     /// As [`Deployment::storage`], and when there is none at all.
-    pub fn storages(&self, job: Option<&str>) -> Result<Vec<Arc<dyn Storage>>> {
-        let names: Vec<&String> = match job.and_then(|name| self.config.job.get(name)) {
+    pub async fn storages(&self, job: Option<&str>) -> Result<Vec<Arc<dyn Storage>>> {
+        let job = job.and_then(|name| self.config.job.get(name));
+        let names: Vec<&String> = match job {
             Some(job) => job.storages.iter().collect(),
             None => self.config.storage.keys().collect(),
         };
@@ -95,7 +92,24 @@ impl Deployment {
             return Err(Error::usage("config", "there is no storage")
                 .next_step("add a [storage.NAME] to the config, or name one with --from URL"));
         }
-        names.into_iter().map(|name| self.storage(name)).collect()
+        let mut storages = Vec::with_capacity(names.len());
+        for name in names {
+            let storage = self.storage_config(name)?;
+            let objects = match job.and_then(|job| job.objects.get(name)) {
+                Some(ours) => ours.over(&storage.objects),
+                None => storage.objects.clone(),
+            };
+            storages.push(wiring::storage(name, storage, &objects, self.environment()).await?);
+        }
+        Ok(storages)
+    }
+
+    fn storage_config(&self, name: &str) -> Result<&StorageConfig> {
+        self.config.storage.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.config.storage.keys().map(String::as_str).collect();
+            Error::usage("config", format!("there is no storage {name:?}"))
+                .next_step(format!("the config has: {}", known.join(", ")))
+        })
     }
 
     /// What backups there are, of one job or of all.
@@ -104,7 +118,7 @@ impl Deployment {
     /// When the configuration is wrong. A storage that can't be read is one of the catalog's
     /// problems, not an error.
     pub async fn catalog(&self, job: Option<&str>) -> Result<Catalog> {
-        let mut catalog = Catalog::load(&self.storages(job)?, job).await;
+        let mut catalog = Catalog::load(&self.storages(job).await?, job).await;
         for entry in &mut catalog.backups {
             // A storage that the job does not name is no place where its backups are missing.
             if let Some(job) = self.config.job.get(&entry.manifest.job) {

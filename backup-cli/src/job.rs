@@ -44,7 +44,7 @@ impl Deployment {
                 "nothing proves later that this backup is ours: set `signing_key` under [encryption]",
             );
         }
-        let storages = self.storages(Some(name))?;
+        let storages = self.storages(Some(name)).await?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);
         transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));

@@ -193,7 +193,7 @@ impl Deployment {
                 keys.encryption()?;
             }
             crate::wiring::compression(&job.compression)?;
-            self.storages(Some(name))?;
+            self.storages(Some(name)).await?;
             self.connection(&job.postgres.url, "database").await.map_err(|error| {
                 let advice =
                     error.advice().unwrap_or("correct the job's `postgres.url`").to_owned();

@@ -20,7 +20,7 @@ impl Deployment {
     /// # Errors
     /// When no storage has all of it, or a configured key can't be read.
     pub async fn reader(&self, entry: &CatalogEntry) -> Result<BackupReader> {
-        BackupReader::best(entry, &self.storages(None)?, self.keys().await?.decoders())
+        BackupReader::best(entry, &self.storages(None).await?, self.keys().await?.decoders())
     }
 
     /// Reads everything of every copy of a backup, and stores a proof beside each.
@@ -35,7 +35,7 @@ impl Deployment {
         let keys = self.keys().await?;
         let authenticate = keys.authenticate();
         let mut reports = Vec::new();
-        for storage in self.storages(None)? {
+        for storage in self.storages(None).await? {
             if !entry.copies.iter().any(|copy| copy.storage == storage.name()) {
                 continue;
             }

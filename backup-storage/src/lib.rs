@@ -10,6 +10,11 @@
 
 #[cfg(feature = "local")]
 mod local;
+mod settings;
 
 #[cfg(feature = "local")]
 pub use local::Local;
+pub use settings::{
+    LockMode, ObjectLock, ObjectSettings, REQUEST_TIMEOUT, RETRY_DEADLINE, ServerEncryption,
+    Settings,
+};

@@ -94,7 +94,8 @@ pub struct BackupArgs {
     /// Database: a URL without a password, or env:NAME or file:PATH to keep one out of `ps`
     #[arg(long, value_name = "URL", conflicts_with = "config", requires = "to", help_heading = WITHOUT_CONFIG)]
     pub url: Option<String>,
-    /// Storage, `file:///path`; may be given several times
+    /// Storage: file:///path, s3://bucket/prefix, gs://, az://, sftp://user@host/path; may be
+    /// given several times
     #[arg(long, value_name = "URL", requires = "url", help_heading = WITHOUT_CONFIG)]
     pub to: Vec<String>,
     /// What a config would say about the job.
@@ -129,7 +130,8 @@ pub struct JobFlags {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = WITHOUT_CONFIG)]
 pub struct From {
-    /// Storage to read, `file:///path`; may be given several times
+    /// Storage to read: file:///path, s3://bucket/prefix, gs://, az://, sftp://user@host/path;
+    /// may be given several times
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub from: Vec<String>,
     /// File whose first line is the passphrase

@@ -1,6 +1,7 @@
 //! From flags, environment and config file to a [`Deployment`]. Flags beat environment, the
 //! environment beats the file.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use backup_cli::Deployment;
@@ -55,7 +56,7 @@ pub fn for_backup(args: &BackupArgs, common: &Common) -> Result<(Deployment, Vec
 }
 
 fn config_from_flags(url: &str, flags: &JobFlags, to: &[String]) -> Result<Config> {
-    let storage = storages(to);
+    let storage = storages(to)?;
     let mut job = JobConfig::new(url_value(url)?, storage.keys().cloned().collect());
     job.compression = flags.compression.clone();
     job.encrypt = !flags.no_encryption;
@@ -88,7 +89,7 @@ pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
     let mut config = if from.from.is_empty() {
         config(common)?.1
     } else {
-        Config { storage: storages(&from.from), ..Config::default() }
+        Config { storage: storages(&from.from)?, ..Config::default() }
     };
     add_keys(&mut config.encryption, from);
     Deployment::new(config, environment())
@@ -123,14 +124,37 @@ fn file_value(path: &Path) -> Value {
 }
 
 /// Storages from URLs; the scheme names a single one, a number tells several apart.
-fn storages(urls: &[String]) -> std::collections::BTreeMap<String, StorageConfig> {
+///
+/// # Errors
+/// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) for one with a password.
+fn storages(urls: &[String]) -> Result<BTreeMap<String, StorageConfig>> {
     let name = |index: usize, url: &str| match (urls.len(), url.split_once(':')) {
         (1, Some(("file", _))) => "local".to_owned(),
         (1, Some((scheme, _))) => scheme.to_owned(),
         _ => format!("storage-{}", index + 1),
     };
     let named = urls.iter().enumerate();
-    named.map(|(i, url)| (name(i, url), StorageConfig { url: url.clone() })).collect()
+    named.map(|(i, url)| Ok((name(i, url), storage_from_flag(url)?))).collect()
+}
+
+/// A storage from the command line. One with a password is refused: every user of this machine
+/// could read it with `ps`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) for such a URL.
+fn storage_from_flag(url: &str) -> Result<StorageConfig> {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    let user = authority.and_then(|authority| authority.rsplit_once('@')).map(|(user, _)| user);
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err(Error::usage(
+            "flags",
+            "a password on the command line is seen by everyone with `ps`",
+        )
+        .next_step(
+            "use a key or an agent, or write a config with `secrets`; then change the password",
+        ));
+    }
+    Ok(StorageConfig::new(url))
 }
 
 /// A database URL from the command line. One with a password is refused: every user of this

@@ -87,6 +87,11 @@ impl Config {
                     .next_step("remove `encrypt = false`, or add `allow_plaintext = true`"));
             }
         }
+        if let Some(foreign) = job.objects.keys().find(|name| !job.storages.contains(name)) {
+            let message = format!("`objects` names {foreign:?}, which is none of its storages");
+            let known: Vec<&str> = job.storages.iter().map(String::as_str).collect();
+            return Err(wrong(message).next_step(suggestion(foreign, &known)));
+        }
         if let Some(n) = job.required_storages
             && (n == 0 || n > job.storages.len())
         {

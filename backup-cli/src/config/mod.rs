@@ -3,6 +3,7 @@
 mod env_file;
 mod environment;
 mod load;
+mod storage;
 mod value;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 pub use environment::Environment;
 pub use load::{DEFAULT_LOCATIONS, find_config};
+pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
 /// Longest time one run may take when the job does not say.
@@ -34,14 +36,6 @@ pub struct Config {
     pub encryption: EncryptionConfig,
     /// Jobs by name.
     pub job: BTreeMap<String, JobConfig>,
-}
-
-/// One `[storage.NAME]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StorageConfig {
-    /// `file:///path`.
-    pub url: String,
 }
 
 /// `[encryption]`: what encrypts, signs and opens backups.
@@ -82,6 +76,10 @@ pub struct JobConfig {
     /// How many of them must succeed; all when absent.
     #[serde(default)]
     pub required_storages: Option<usize>,
+    /// How objects are kept in some of the storages, by their names; stands over what the
+    /// storage says.
+    #[serde(default)]
+    pub objects: BTreeMap<String, ObjectsConfig>,
     /// Longest time of a run, `"6h"`.
     #[serde(default, deserialize_with = "load::duration")]
     pub timeout: Option<Duration>,
@@ -143,6 +141,7 @@ impl JobConfig {
             allow_plaintext: false,
             storages,
             required_storages: None,
+            objects: BTreeMap::new(),
             timeout: None,
             app_version: None,
         }

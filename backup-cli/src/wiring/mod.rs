@@ -1,6 +1,8 @@
 //! The one file that names the concrete types: which storage for which URL, which codec for
 //! which word.
 
+mod settings;
+
 use std::sync::Arc;
 
 use backup_core::{Error, Result, Storage, Transform};
@@ -8,20 +10,41 @@ use backup_pg::{Connection, Server};
 use secrecy::ExposeSecret;
 
 use crate::Deployment;
-use crate::config::Value;
+use crate::config::{Environment, ObjectsConfig, StorageConfig, Value};
 
-/// The storage for a URL.
-pub(crate) fn storage(name: &str, url: &str) -> Result<Arc<dyn Storage>> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    match scheme {
+/// What a storage's URL looks like.
+const URLS: [&str; 5] = [
+    "file:///backups",
+    "s3://bucket/prefix",
+    "gs://bucket/prefix",
+    "az://container/prefix",
+    "sftp://user@host/path",
+];
+
+/// The storage that a `[storage.NAME]` describes, to keep objects as `objects` says.
+pub(crate) async fn storage(
+    name: &str,
+    config: &StorageConfig,
+    objects: &ObjectsConfig,
+    environment: &Environment,
+) -> Result<Arc<dyn Storage>> {
+    let url = config.url.as_str();
+    let settings = settings::settings(name, config, objects, environment).await?;
+    let storage: Arc<dyn Storage> = match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "local")]
-        "file" => Ok(Arc::new(backup_storage::Local::from_url(name, url)?)),
-        _ => Err(Error::usage(
-            "storage",
-            format!("storage {name:?}: this program can't write to {scheme:?}"),
-        )
-        .next_step("use a URL like file:///backups")),
-    }
+        "file" => {
+            settings.refuse_all(name)?;
+            Arc::new(backup_storage::Local::from_url(name, url)?)
+        }
+        scheme => {
+            return Err(Error::usage(
+                "storage",
+                format!("storage {name:?}: this program can't write to {scheme:?}"),
+            )
+            .next_step(format!("use a URL like {}", URLS.join(" or "))));
+        }
+    };
+    Ok(storage)
 }
 
 /// The codec for a word of the configuration; `none` has none.
