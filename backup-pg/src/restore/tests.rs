@@ -199,7 +199,8 @@ async fn an_abort_leaves_no_database_and_no_process() {
         for count in [1, all.len() / 2, all.len() - 1, all.len()] {
             let restore = bench.restore(database, RestoreOptions::default());
             let writer = write(&restore, &all[..count]).await.unwrap();
-            if count == all.len() {
+            // With everything it may have ended by itself.
+            if count == all.len() / 2 {
                 assert_eq!(children(&bench).len(), 1);
             }
             writer.abort().await.unwrap();
