@@ -4,10 +4,11 @@
 //! <job>/<YYYY>/<MM>/<id>/manifest.json      a backup exists if and only if this does
 //! ```
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use jiff::{Timestamp, tz::TimeZone};
+use rand::Rng as _;
 
 use crate::{Error, Result};
 
@@ -30,20 +31,40 @@ pub const MAX_KEY_BYTES: usize = 800;
 /// Most runs of one job that may start in the same second.
 pub const MAX_SAME_SECOND: u32 = 99;
 
+/// Letters at the end of an id that is one's own by chance: some 300 million of them.
+pub const RANDOM_LETTERS: usize = 6;
+
 /// One backup's name: the UTC second it started, `20261122T020000Z`; `-2`, `-3` when taken.
+///
+/// Where it can't be told whether it is taken, it ends in random letters instead:
+/// `20261122T020000Z-kqzvbn`.
 ///
 /// Orders by time, then by suffix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackupId {
     started: Timestamp,
-    suffix: u32,
+    suffix: Suffix,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Suffix {
+    /// 1 is not written.
+    Number(u32),
+    /// Lower-case ASCII letters, so that no number looks like it.
+    Letters([u8; RANDOM_LETTERS]),
 }
 
 impl BackupId {
     /// The id of a run that starts at `started`; `suffix` is 1 for the first in that second.
     pub fn new(started: Timestamp, suffix: u32) -> Self {
-        let whole = Timestamp::from_second(started.as_second()).unwrap_or(started);
-        Self { started: whole, suffix: suffix.max(1) }
+        Self { started: whole_second(started), suffix: Suffix::Number(suffix.max(1)) }
+    }
+
+    /// An id of a run that starts at `started` which nobody else will come upon.
+    pub fn random(started: Timestamp) -> Self {
+        let mut random = rand::thread_rng();
+        let letters = std::array::from_fn(|_| random.gen_range(b'a'..=b'z'));
+        Self { started: whole_second(started), suffix: Suffix::Letters(letters) }
     }
 
     /// The second the run started.
@@ -58,11 +79,22 @@ impl BackupId {
     }
 }
 
+fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 impl fmt::Display for BackupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let utc = self.started.to_zoned(TimeZone::UTC);
         write!(f, "{}", utc.strftime("%Y%m%dT%H%M%SZ"))?;
-        if self.suffix > 1 { write!(f, "-{}", self.suffix) } else { Ok(()) }
+        match self.suffix {
+            Suffix::Number(1) => Ok(()),
+            Suffix::Number(number) => write!(f, "-{number}"),
+            Suffix::Letters(letters) => {
+                f.write_char('-')?;
+                letters.iter().try_for_each(|letter| f.write_char(char::from(*letter)))
+            }
+        }
     }
 }
 
@@ -75,19 +107,32 @@ impl FromStr for BackupId {
                 .next_step("ids look like 20261122T020000Z; `marb-backup list` shows them")
         };
         let (time, suffix) = match text.split_once('-') {
-            None => (text, 1),
-            Some((time, suffix)) => (time, suffix.parse().map_err(|_| wrong())?),
+            None => (text, Suffix::Number(1)),
+            Some((time, suffix)) => (time, suffix.parse().map_err(|()| wrong())?),
         };
-        if time.len() != 16 || !time.is_ascii() || (text.contains('-') && suffix < 2) {
+        if time.len() != 16 || !time.is_ascii() {
             return Err(wrong());
         }
         let started = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time)
             .and_then(|civil| civil.to_zoned(TimeZone::UTC))
             .map_err(|e| wrong().caused_by(e))?
             .timestamp();
-        let id = Self::new(started, suffix);
+        let id = Self { started, suffix };
         // Only the one spelling: an id is also a folder name.
         if id.to_string() == text { Ok(id) } else { Err(wrong()) }
+    }
+}
+
+impl FromStr for Suffix {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Ok(letters) = <[u8; RANDOM_LETTERS]>::try_from(text.as_bytes())
+            && letters.iter().all(u8::is_ascii_lowercase)
+        {
+            return Ok(Suffix::Letters(letters));
+        }
+        text.parse().ok().filter(|number| *number > 1).map(Suffix::Number).ok_or(())
     }
 }
 
@@ -139,7 +184,14 @@ mod tests {
 
     #[test]
     fn an_id_has_one_spelling() {
-        for good in ["20261122T020000Z", "20240229T235959Z-2", "20261122T020000Z-12"] {
+        let good = [
+            "20261122T020000Z",
+            "20240229T235959Z-2",
+            "20261122T020000Z-12",
+            "20261122T020000Z-123456",
+            "20261122T020000Z-kqzvbn",
+        ];
+        for good in good {
             assert_eq!(good.parse::<BackupId>().unwrap().to_string(), good);
         }
         for bad in [
@@ -150,6 +202,13 @@ mod tests {
             "20261122T020000Z-1",
             "20261122T020000Z-02",
             "20261122T020000Z-",
+            "20261122T020000Z-kqzvb",
+            "20261122T020000Z-kqzvbnn",
+            "20261122T020000Z-KQZVBN",
+            "20261122T020000Z-kqzv2n",
+            "20261122T020000Z-kqz-bn",
+            "20261122T020000Z-kqzvb\u{e9}",
+            "20261122T020000Z-0",
             "../../etc",
             "20261122t020000z",
         ] {
@@ -163,6 +222,17 @@ mod tests {
             ["20261122T020000Z", "20261122T020000Z-2", "20261122T020000Z-10", "20261122T020001Z"];
         let parsed: Vec<BackupId> = ids.iter().map(|s| s.parse().unwrap()).collect();
         assert!(parsed.is_sorted());
+    }
+
+    #[test]
+    fn random_ids_differ_and_come_after_the_numbered() {
+        let now = Timestamp::now();
+        let ids: std::collections::BTreeSet<_> = (0..100).map(|_| BackupId::random(now)).collect();
+        assert_eq!(ids.len(), 100);
+        for id in ids {
+            assert_eq!(id.to_string().parse::<BackupId>().unwrap(), id);
+            assert!(id > BackupId::new(now, MAX_SAME_SECOND));
+        }
     }
 
     #[test]

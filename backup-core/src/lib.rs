@@ -35,20 +35,23 @@
 //!
 //! ```text
 //! backup(BackupPlan)                                                  backup/mod.rs
-//!   ├─ Catalog::load        does this folder belong to this source?   catalog.rs
-//!   ├─ Storage::sweep       what crashed runs left                    backup/folder.rs
+//!   ├─ Catalog::query       does this folder belong to this source?   catalog/
+//!   ├─ Storage::sweep       what crashed runs left                    backup/sweep.rs
 //!   ├─ Storage::create_new  claim.json: an id of one's own            backup/claim.rs
 //!   ├─ pipeline::run        once per part, then contents.json,        pipeline/
 //!   │                       RESTORE.md, manifest.json.sig, SHA256SUMS
-//!   └─ Storage::create_new  manifest.json, last of all                backup/folder.rs
+//!   └─ Storage::create_new  manifest.json, last of all                backup/publish.rs
 //!
-//! Catalog::load(storages) ── list, then read every manifest           catalog.rs
-//! BackupReader ── one copy of one backup ── pipeline::run             read.rs
+//! Catalog::query(storages, Query) ── list, then read the manifests    catalog/
+//! BackupReader ── one copy, or the best with others behind it         read.rs
+//!   └─ StoredObject ── goes on where a download broke                 object.rs, download.rs
 //! verify(BackupReader) ── signature, companions, every part to its end  verify.rs
+//! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
+//!                          the manifest last; sync: for each backup
 //! ```
 //!
-//! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::load`] (list, show) and
-//! [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
+//! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::query`] (list, show),
+//! [`copy`](fn@copy) and [`sync`], and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
 //! `backup-cli`, on [`BackupReader::flow`].
 //!
 //! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, zstd
@@ -138,14 +141,18 @@
 //! - No local database of backups: [`Catalog`] reads the storages themselves, so a new host
 //!   knows as much as the lost one did.
 //! - No temporary files: a part streams from its source into the storages.
-//! - No retries: a [`Storage`] that wants them has them inside.
+//! - No retries of single calls: a [`Storage`] that wants them has them inside. Only a download
+//!   that broke in the middle is taken up again ([`Patience`]), which takes a new `open`.
 //! - No `unsafe`, and no panic on data: every failure is an [`Error`] that names its stage, its
 //!   cause and the next step.
 
 mod authenticate;
 mod backup;
 mod catalog;
+mod copy;
+mod decoders;
 mod digest;
+mod download;
 mod error;
 mod inventory;
 pub mod layout;
@@ -159,25 +166,30 @@ mod retention;
 mod sink;
 mod source;
 mod storage;
+mod throttle;
 mod transform;
 mod verify;
 
 pub use authenticate::Authenticate;
 pub use backup::{BackupPlan, BackupReport, PartPlan, backup};
-pub use catalog::{Catalog, CatalogEntry, Problem, StoredCopy};
+pub use catalog::{Catalog, CatalogEntry, Problem, Query, StoredCopy};
+pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
+pub use decoders::Decoders;
 pub use digest::{Digest, Digester};
+pub use download::Patience;
 pub use error::{Error, ErrorKind, Result};
 pub use inventory::*;
 pub use layout::BackupId;
 pub use manifest::*;
 pub use memory::{Collect, Discard, InMemory};
 pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
-pub use read::{BackupReader, Decoders, Origin};
+pub use read::{BackupReader, Origin};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, Storage};
+pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
 pub use verify::{
     Check, Inspector, Inspectors, PROOF_FORMAT, Proof, VerifyReport, store_proof, verify,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ByteRange, Digest, Digester, Error, ErrorKind, Result, Source, SourceStream, Storage};
+use crate::download::{Copies, Download, Patience, Wanted};
+use crate::pipeline::Context;
+use crate::{Digest, Digester, Error, ErrorKind, Result, Source, SourceStream, Storage};
 
 /// Largest object that [`read_small`] takes, in bytes: manifests, contents, globals.
 pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
@@ -13,51 +15,77 @@ pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
 /// An object of a storage.
 ///
 /// With an expected digest its stream's last word is `Err` when the bytes are not the recorded
-/// ones, so nothing downstream ever commits them.
+/// ones, so nothing downstream ever commits them. A broken download goes on from where it
+/// stood, as [`Patience`] says.
 pub struct StoredObject {
-    storage: Arc<dyn Storage>,
-    key: String,
+    wanted: Wanted,
     expected: Option<Digest>,
 }
 
 impl StoredObject {
     /// An object whose stored bytes are known.
     pub fn checked(storage: Arc<dyn Storage>, key: impl Into<String>, expected: Digest) -> Self {
-        Self { storage, key: key.into(), expected: Some(expected) }
+        Self::in_copies(Copies::new(storage, Vec::new()), key.into(), Some(expected))
     }
 
     /// An object of which nothing is known.
     pub fn unchecked(storage: Arc<dyn Storage>, key: impl Into<String>) -> Self {
-        Self { storage, key: key.into(), expected: None }
+        Self::in_copies(Copies::new(storage, Vec::new()), key.into(), None)
+    }
+
+    /// An object that several storages hold, byte for byte the same: when one fails, also in the
+    /// middle, the next one goes on.
+    pub(crate) fn in_copies(copies: Copies, key: String, expected: Option<Digest>) -> Self {
+        let bytes = expected.as_ref().map(|digest| digest.bytes);
+        let patience = Patience::default();
+        Self { wanted: Wanted { copies, key, bytes, patience, context: None }, expected }
+    }
+
+    /// Tries a broken download again as long as `patience` says.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.wanted.patience = patience;
+        self
+    }
+
+    /// Tells `context` when it goes on with another copy.
+    #[must_use]
+    pub(crate) fn telling(mut self, context: Option<Context>) -> Self {
+        self.wanted.context = context;
+        self
     }
 }
 
 #[async_trait]
 impl Source for StoredObject {
     fn name(&self) -> &str {
-        self.storage.name()
+        self.wanted.copies.current().name()
     }
 
     async fn open(&self) -> Result<Box<dyn SourceStream>> {
-        let stream = self.storage.open(&self.key, ByteRange::ALL).await.map_err(|error| {
-            // A part that a manifest promises and that isn't there is damage.
-            match (error.kind(), &self.expected) {
-                (ErrorKind::NotFound, Some(_)) => error.with_kind(ErrorKind::Damaged),
-                _ => error,
-            }
-        })?;
+        let download = Download::open(self.wanted.clone()).await;
         Ok(Box::new(Checked {
-            stream,
-            place: format!("{} in storage {}", self.key, self.storage.name()),
+            download: download.map_err(|e| missing_is_damage(e, self.expected.as_ref()))?,
+            copies: self.wanted.copies.clone(),
+            key: self.wanted.key.clone(),
             expected: self.expected.clone(),
             digester: Digester::default(),
         }))
     }
 }
 
+/// A part that a manifest promises and that isn't there is damage.
+fn missing_is_damage(error: Error, expected: Option<&Digest>) -> Error {
+    match (error.kind(), expected) {
+        (ErrorKind::NotFound, Some(_)) => error.with_kind(ErrorKind::Damaged),
+        _ => error,
+    }
+}
+
 struct Checked {
-    stream: Box<dyn SourceStream>,
-    place: String,
+    download: Download,
+    copies: Copies,
+    key: String,
     expected: Option<Digest>,
     digester: Digester,
 }
@@ -65,32 +93,53 @@ struct Checked {
 #[async_trait]
 impl SourceStream for Checked {
     async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        if let Some(chunk) = self.stream.next_chunk().await? {
+        let next = self.download.next_chunk().await;
+        if let Some(chunk) = next.map_err(|e| missing_is_damage(e, self.expected.as_ref()))? {
             self.digester.update(&chunk);
             return Ok(Some(chunk));
         }
         let found = std::mem::take(&mut self.digester).finish();
         match &self.expected {
-            Some(expected) if *expected != found => Err(differs(&self.place, expected, &found)),
+            Some(expected) if *expected != found => Err(self.differs(expected, &found)),
             _ => Ok(None),
         }
     }
 }
 
-fn differs(place: &str, expected: &Digest, found: &Digest) -> Error {
-    let how = match found.bytes.cmp(&expected.bytes) {
-        std::cmp::Ordering::Less => {
-            format!("is cut off: {} of {} bytes are there", found.bytes, expected.bytes)
-        }
-        std::cmp::Ordering::Greater => {
-            format!("is too long: {} bytes instead of {}", found.bytes, expected.bytes)
-        }
-        std::cmp::Ordering::Equal => {
-            format!("was altered: sha256 {} instead of {}", found.sha256, expected.sha256)
-        }
-    };
-    Error::damaged("storage", format!("{place} {how}"))
-        .next_step("restore from another storage's copy or an older backup")
+impl Checked {
+    fn differs(&self, expected: &Digest, found: &Digest) -> Error {
+        let read_from = match &self.download.came_from[..] {
+            [] => vec![self.copies.current().name().to_owned()],
+            storages => storages.to_vec(),
+        };
+        let how = match found.bytes.cmp(&expected.bytes) {
+            std::cmp::Ordering::Less => {
+                format!("is cut off: {} of {} bytes are there", found.bytes, expected.bytes)
+            }
+            std::cmp::Ordering::Greater => {
+                format!("is too long: {} bytes instead of {}", found.bytes, expected.bytes)
+            }
+            std::cmp::Ordering::Equal => {
+                format!("was altered: sha256 {} instead of {}", found.sha256, expected.sha256)
+            }
+        };
+        let place = format!("{} in storage {}", self.key, read_from.join(" and then "));
+        let error = Error::damaged("storage", format!("{place} {how}"));
+        error.next_step(advice_after_damage(&self.copies, &read_from))
+    }
+}
+
+/// What to do after damage in the storages that were read: is there another copy?
+pub(crate) fn advice_after_damage(copies: &Copies, read_from: &[String]) -> String {
+    let others = copies.all().map(|storage| storage.name());
+    let others: Vec<&str> = others.filter(|name| !read_from.iter().any(|n| n == name)).collect();
+    match others[..] {
+        [] => "restore from another storage's copy or an older backup".to_owned(),
+        _ => format!(
+            "another copy is in storage {}: verify the backup, and read that copy",
+            others.join(", ")
+        ),
+    }
 }
 
 /// Reads a small object whole.

@@ -3,60 +3,14 @@
 use std::sync::Arc;
 
 use crate::backup::checksum_list;
+use crate::download::{Copies, Patience};
 use crate::layout::{MANIFEST, RESTORE_NOTE, SHA256SUMS, SIGNATURE};
-use crate::pipeline::{self, Context, Flow, Stage};
+use crate::object::advice_after_damage;
+use crate::pipeline::{self, Context, Flow};
 use crate::{
-    Authenticate, CatalogEntry, Collect, Contents, Digest, Discard, Error, ErrorKind, Manifest,
-    Part, PartRole, Result, Sink, Storage, StoredObject, Transform, read_small,
+    Authenticate, CatalogEntry, Collect, Contents, Decoders, Digest, Discard, Error, ErrorKind,
+    Manifest, Part, PartRole, Result, Sink, Storage, StoredObject, read_small,
 };
-
-/// The transforms that can be undone here, by the names that manifests record.
-#[derive(Clone, Default)]
-pub struct Decoders {
-    known: Vec<Arc<dyn Transform>>,
-    missing: Vec<(String, String)>,
-}
-
-impl Decoders {
-    /// Adds a transform.
-    #[must_use]
-    pub fn with(mut self, transform: Arc<dyn Transform>) -> Self {
-        self.known.push(transform);
-        self
-    }
-
-    /// Says why the transform `name` can't be undone here, and what to do.
-    #[must_use]
-    pub fn without(mut self, name: impl Into<String>, next_step: impl Into<String>) -> Self {
-        self.missing.push((name.into(), next_step.into()));
-        self
-    }
-
-    /// The transform with this name.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unchecked`] when it is not at hand.
-    pub fn get(&self, name: &str) -> Result<Arc<dyn Transform>> {
-        if let Some(transform) = self.known.iter().find(|t| t.name() == name) {
-            return Ok(Arc::clone(transform));
-        }
-        let advice = self.missing.iter().find(|(missing, _)| missing == name);
-        let error = Error::new(
-            ErrorKind::Unchecked,
-            name.to_owned(),
-            format!("{name} can't be undone here, so the data can't be read"),
-        );
-        Err(match advice {
-            Some((_, next_step)) => error.next_step(next_step.clone()),
-            None => error.next_step("use a marb-backup that knows it, or the backup's RESTORE.md"),
-        })
-    }
-
-    /// The inverses of a part's transforms, in the order of reading.
-    fn stages(&self, part: &Part) -> Result<Vec<Stage>> {
-        part.transforms.iter().rev().map(|name| self.get(name).map(Stage::decode)).collect()
-    }
-}
 
 /// What is known of who wrote a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,18 +43,20 @@ impl Origin {
     }
 }
 
-/// One copy of a backup, opened for reading.
+/// A backup, opened for reading: one copy of it, or the best with the others to fall back on.
 #[derive(Clone)]
 pub struct BackupReader {
     folder: String,
     manifest: Manifest,
     manifest_json: Vec<u8>,
-    storage: Arc<dyn Storage>,
+    copies: Copies,
     decoders: Decoders,
+    patience: Patience,
+    context: Option<Context>,
 }
 
 impl BackupReader {
-    /// Reads the copy of `entry` in `storage`, by the manifest that lies there.
+    /// Reads the copy of `entry` in `storage` and no other, by the manifest that lies there.
     pub fn new(entry: &CatalogEntry, storage: Arc<dyn Storage>, decoders: Decoders) -> Self {
         let copy = entry.copies.iter().find(|copy| copy.storage == storage.name());
         let (manifest, json) = match copy {
@@ -111,12 +67,19 @@ impl BackupReader {
             folder: entry.folder(),
             manifest: manifest.clone(),
             manifest_json: json.clone(),
-            storage,
+            copies: Copies::new(storage, Vec::new()),
             decoders,
+            patience: Patience::default(),
+            context: None,
         }
     }
 
-    /// Reads the best copy of `entry`: the first storage in which all parts have their size.
+    /// Reads the best copy of `entry`: that of the first of the `storages` in which all parts
+    /// have their size.
+    ///
+    /// When that storage fails, also in the middle of a part, the next one with such a copy goes
+    /// on at the same byte. Only copies with the very same manifest count, and each part's
+    /// digest is checked over all that was read of it, wherever it came from.
     ///
     /// # Errors
     /// [`ErrorKind::Damaged`] when no storage has all parts.
@@ -125,19 +88,31 @@ impl BackupReader {
         storages: &[Arc<dyn Storage>],
         decoders: Decoders,
     ) -> Result<Self> {
-        let whole = entry.copies.iter().filter(|copy| copy.damaged_parts.is_empty());
-        for copy in whole {
-            if let Some(storage) = storages.iter().find(|s| s.name() == copy.storage) {
-                return Ok(Self::new(entry, Arc::clone(storage), decoders));
-            }
-        }
-        let damage: Vec<String> = entry
-            .copies
-            .iter()
-            .map(|copy| format!("{} in storage {}", copy.damaged_parts.join(", "), copy.storage))
-            .collect();
-        Err(Error::damaged("catalog", format!("backup {} misses {}", entry.id, damage.join("; ")))
-            .next_step("use an older backup; `marb-backup verify` tells what is left of this one"))
+        let whole_copy = |storage: &Arc<dyn Storage>| {
+            let copy = entry.copies.iter().find(|copy| copy.storage == storage.name());
+            copy.filter(|copy| copy.damaged_parts.is_empty())
+        };
+        let mut whole = storages.iter().filter_map(|s| Some((s, whole_copy(s)?)));
+        let Some((first, chosen)) = whole.next() else { return Err(no_whole_copy(entry)) };
+        let same = whole.filter(|(_, copy)| copy.manifest_json == chosen.manifest_json);
+        let others = same.map(|(storage, _)| Arc::clone(storage)).collect();
+        let reader = Self::new(entry, Arc::clone(first), decoders);
+        Ok(Self { copies: Copies::new(Arc::clone(first), others), ..reader })
+    }
+
+    /// Tells `context` when a storage fails and another one goes on. Without it only `tracing`
+    /// hears of it.
+    #[must_use]
+    pub fn telling(mut self, context: &Context) -> Self {
+        self.context = Some(context.without_progress());
+        self
+    }
+
+    /// Tries broken downloads again as long as `patience` says.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The manifest.
@@ -145,9 +120,9 @@ impl BackupReader {
         &self.manifest
     }
 
-    /// The storage that is read.
+    /// The storage that is read now.
     pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
+        self.copies.current()
     }
 
     /// The key of one of the backup's files.
@@ -161,7 +136,31 @@ impl BackupReader {
     /// [`ErrorKind::Refused`] when the manifest is forged or altered; others when the signature
     /// can't be read.
     pub async fn origin(&self, authenticate: Option<&dyn Authenticate>) -> Result<Origin> {
-        let signature = match read_small(&self.object(SIGNATURE)).await {
+        let mut outcomes = Vec::new();
+        // A signature that was damaged or removed in one storage proves as much in another.
+        for storage in self.copies.all() {
+            let outcome = self.origin_by(storage, authenticate).await;
+            if matches!(outcome, Ok(Origin::Proven)) {
+                return outcome;
+            }
+            outcomes.push(outcome);
+        }
+        let rank = |outcome: &Result<Origin>| match outcome {
+            Err(error) if error.kind() == ErrorKind::Refused => 0,
+            Ok(Origin::NoKey) => 1,
+            Ok(_) => 2,
+            Err(_) => 3,
+        };
+        outcomes.sort_by_key(rank);
+        outcomes.into_iter().next().unwrap_or(Ok(Origin::Unsigned))
+    }
+
+    async fn origin_by(
+        &self,
+        storage: &Arc<dyn Storage>,
+        authenticate: Option<&dyn Authenticate>,
+    ) -> Result<Origin> {
+        let signature = match read_small(&self.object_in(storage, SIGNATURE)).await {
             Ok(signature) => signature,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Origin::Unsigned),
             Err(error) => return Err(error),
@@ -195,9 +194,7 @@ impl BackupReader {
     pub async fn check_companions(&self) -> Result<()> {
         for companion in &self.manifest.companions {
             let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
-            let storage = Arc::clone(&self.storage);
-            read_small(&StoredObject::checked(storage, self.key(&companion.file), expected))
-                .await?;
+            read_small(&self.checked(&companion.file, expected)).await?;
         }
         let has_note = self.manifest.companions.iter().any(|c| c.file == RESTORE_NOTE);
         if !has_note {
@@ -208,15 +205,14 @@ impl BackupReader {
 
     /// Without a signature nothing else would show a changed byte in the manifest itself.
     async fn check_checksum_list(&self) -> Result<()> {
-        let signature = match read_small(&self.object(SIGNATURE)).await {
+        let signature = match read_small(&self.object_in(self.storage(), SIGNATURE)).await {
             Ok(signature) => Some(signature),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let expected = checksum_list(&self.manifest, &self.manifest_json, signature.as_deref());
         let expected = Digest::of(&expected);
-        let (storage, key) = (Arc::clone(&self.storage), self.key(SHA256SUMS));
-        let list = StoredObject::checked(storage, key, expected);
+        let list = self.checked(SHA256SUMS, expected);
         read_small(&list).await.map(drop).map_err(|error| match error.kind() {
             ErrorKind::Damaged => Error::damaged(
                 "manifest",
@@ -230,8 +226,31 @@ impl BackupReader {
         })
     }
 
-    fn object(&self, file: &str) -> StoredObject {
-        StoredObject::unchecked(Arc::clone(&self.storage), self.key(file))
+    fn object_in(&self, storage: &Arc<dyn Storage>, file: &str) -> StoredObject {
+        StoredObject::unchecked(Arc::clone(storage), self.key(file)).with_patience(self.patience)
+    }
+
+    /// One of the files that are the same in every copy.
+    fn checked(&self, file: &str, expected: Digest) -> StoredObject {
+        StoredObject::in_copies(self.copies.clone(), self.key(file), Some(expected))
+            .with_patience(self.patience)
+            .telling(self.context.clone())
+    }
+
+    /// The same backup, read from this storage only.
+    fn only_from(&self, storage: &Arc<dyn Storage>) -> Self {
+        Self { copies: Copies::new(Arc::clone(storage), Vec::new()), ..self.clone() }
+    }
+
+    /// After a failure of [`BackupReader::flow`]: names the other copies of damaged data. What
+    /// was read is damaged; they may be whole.
+    #[must_use]
+    pub fn advise(&self, error: Error) -> Error {
+        let read = [self.storage().name().to_owned()];
+        if error.kind() != ErrorKind::Damaged || self.copies.all().count() == 1 {
+            return error;
+        }
+        error.next_step(advice_after_damage(&self.copies, &read))
     }
 
     /// Reads a part's stored bytes, without decoding them.
@@ -239,8 +258,7 @@ impl BackupReader {
     /// # Errors
     /// [`ErrorKind::Damaged`] when they are not those that were written.
     pub async fn check_stored(&self, part: &Part, context: &Context) -> Result<()> {
-        let storage = Arc::clone(&self.storage);
-        let object = StoredObject::checked(storage, self.key(&part.file), part.digest());
+        let object = self.checked(&part.file, part.digest());
         let flow = Flow::new(part.name.clone(), Arc::new(object), Arc::new(Discard));
         pipeline::run(flow, context).await.map(drop)
     }
@@ -256,8 +274,7 @@ impl BackupReader {
         contents: Option<&Contents>,
         sink: Arc<dyn Sink>,
     ) -> Result<Flow> {
-        let object =
-            StoredObject::checked(Arc::clone(&self.storage), self.key(&part.file), part.digest());
+        let object = self.checked(&part.file, part.digest());
         let plain = contents.and_then(|contents| contents.part(&part.name));
         Ok(Flow {
             estimated_bytes: Some(part.bytes),
@@ -267,11 +284,35 @@ impl BackupReader {
         })
     }
 
-    /// Decodes a small part into memory.
+    /// Decodes a small part into memory. Where one copy of it is damaged, the others are tried.
     ///
     /// # Errors
-    /// When it is damaged or can't be opened.
+    /// When it is damaged everywhere or can't be opened.
     pub async fn read_part(
+        &self,
+        part: &Part,
+        contents: Option<&Contents>,
+        context: &Context,
+    ) -> Result<Vec<u8>> {
+        let mut damage = match self.read_part_once(part, contents, context).await {
+            Err(error) if error.kind() == ErrorKind::Damaged => error,
+            other => return other,
+        };
+        // Of the copies one was read; which, is known by now.
+        for storage in self.copies.all().skip(1) {
+            context.warn(&format!("{damage}; trying the copy in storage {}", storage.name()));
+            let there = self.only_from(storage);
+            match there.read_part_once(part, contents, context).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => {
+                    damage = if error.kind() == ErrorKind::Damaged { error } else { damage }
+                }
+            }
+        }
+        Err(damage)
+    }
+
+    async fn read_part_once(
         &self,
         part: &Part,
         contents: Option<&Contents>,
@@ -301,4 +342,14 @@ impl BackupReader {
         }
         Ok(contents)
     }
+}
+
+fn no_whole_copy(entry: &CatalogEntry) -> Error {
+    let damage = entry
+        .copies
+        .iter()
+        .map(|copy| format!("{} in storage {}", copy.damaged_parts.join(", "), copy.storage));
+    let damage = damage.collect::<Vec<_>>().join("; ");
+    Error::damaged("catalog", format!("backup {} misses {damage}", entry.id))
+        .next_step("use an older backup; `marb-backup verify` tells what is left of this one")
 }

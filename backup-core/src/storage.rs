@@ -65,6 +65,14 @@ pub trait Storage: Sink {
     /// When it is not known whether the object was created, or storing failed.
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation>;
 
+    /// Whether [`Storage::create_new`] keeps its promise between hosts: of two callers one wins.
+    ///
+    /// Where a storage has no means for that it says `false`, and the ids of backups in it get
+    /// random letters.
+    fn excludes(&self) -> bool {
+        true
+    }
+
     /// Removes leftovers of crashed writers under the folder `prefix` that were last touched
     /// before `older_than`; says how many. Never touches a committed object.
     ///

@@ -41,6 +41,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub struct Memory {
     name: String,
     state: Arc<Mutex<State>>,
+    excludes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +67,15 @@ struct Draft {
 impl Memory {
     /// An empty storage.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), state: Arc::default() }
+        Self { name: name.into(), state: Arc::default(), excludes: true }
+    }
+
+    /// The same, but of two callers of `create_new` both may win, as in a storage without
+    /// conditional writes; it says so ([`Storage::excludes`]).
+    #[must_use]
+    pub fn without_conditions(mut self) -> Self {
+        self.excludes = false;
+        self
     }
 
     /// The bytes of an object.
@@ -190,11 +199,15 @@ impl Storage for Memory {
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
         check_key(key)?;
         let mut state = self.state();
-        if state.objects.contains_key(key) {
+        if self.excludes && state.objects.contains_key(key) {
             return Ok(Creation::Taken);
         }
         state.objects.insert(key.to_owned(), Object { body, modified: Timestamp::now() });
         Ok(Creation::Created)
+    }
+
+    fn excludes(&self) -> bool {
+        self.excludes
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {

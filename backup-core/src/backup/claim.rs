@@ -1,10 +1,12 @@
 //! An id of one's own: a claim object, created only where there is none, reserves it.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
@@ -21,28 +23,43 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(super) struct Claim<'a> {
     plan: &'a BackupPlan,
     pub(super) id: BackupId,
-    pub(super) held: Vec<Arc<dyn Storage>>,
+    /// Whether the id is our own without anybody's answer.
+    random: bool,
+    held: Mutex<BTreeSet<usize>>,
     /// Storages that did not answer. They are out of this run: without a claim, the folder of
     /// this id may be somebody else's there.
     pub(super) failed: Vec<(String, Error)>,
 }
 
-/// Reserves the first free id of this second in every storage that answers.
+/// Reserves the first free id of this second in every storage that answers, or, where one can't
+/// be asked whether an id is free (`blind`) or can't keep two callers apart, an id with random
+/// letters, which is free anyway.
 ///
 /// A claim needs no renewal: the run ends within its timeout, and nobody sweeps a folder
 /// whose id is younger than that.
-pub(super) async fn claim<'a>(plan: &'a BackupPlan, context: &Context) -> Result<Claim<'a>> {
+pub(super) async fn claim<'a>(
+    plan: &'a BackupPlan,
+    blind: bool,
+    context: &Context,
+) -> Result<Claim<'a>> {
+    let mut random = blind || plan.storages.iter().any(|storage| !storage.excludes());
     for suffix in 1..=MAX_SAME_SECOND {
-        let id = BackupId::new(plan.started, suffix);
-        let mut claim = Claim { plan, id, held: Vec::new(), failed: Vec::new() };
+        let id = match random {
+            true => BackupId::random(plan.started),
+            false => BackupId::new(plan.started, suffix),
+        };
+        let mut claim = Claim { plan, id, random, held: Mutex::default(), failed: Vec::new() };
         match claim.take_unless_stopped(context).await {
-            Ok(true) => {
+            Ok(Answer::Ours) => {
                 for (storage, error) in &claim.failed {
                     context.warn(&format!("storage {storage} failed: {error}"));
                 }
                 return Ok(claim);
             }
-            Ok(false) => claim.give_back(context).await,
+            Ok(other) => {
+                random |= matches!(other, Answer::Unknown);
+                claim.give_back(context).await;
+            }
             Err(error) => {
                 claim.give_back(context).await;
                 return Err(error);
@@ -56,12 +73,21 @@ pub(super) async fn claim<'a>(plan: &'a BackupPlan, context: &Context) -> Result
     ))
 }
 
+/// Whose an id is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Answer {
+    Ours,
+    /// The claim is ours; whether a finished run has used the id before, there is no telling.
+    Unknown,
+    Theirs,
+}
+
 impl Claim<'_> {
     fn key(&self, file: &str) -> String {
         format!("{}/{file}", self.id.folder(&self.plan.job))
     }
 
-    async fn take_unless_stopped(&mut self, context: &Context) -> Result<bool> {
+    async fn take_unless_stopped(&mut self, context: &Context) -> Result<Answer> {
         let mut taking = pin!(self.take());
         tokio::select! {
             biased;
@@ -73,24 +99,48 @@ impl Claim<'_> {
     }
 
     /// Whether the id is free, and ours now in enough storages.
-    async fn take(&mut self) -> Result<bool> {
+    ///
+    /// One storage after the other until the first gave its claim, then the rest at once: of
+    /// two runs that want the same id, the one that comes too late there goes no further.
+    async fn take(&mut self) -> Result<Answer> {
         let plan = self.plan;
-        for storage in &plan.storages {
-            match self.take_in(storage).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                Err(error) => self.failed.push((storage.name().to_owned(), error)),
+        let mut answer = Answer::Ours;
+        let mut rest = 0..plan.storages.len();
+        while self.held().is_empty() && answer == Answer::Ours {
+            let Some(next) = rest.next() else { break };
+            let taken = self.take_in(next).await;
+            answer = answer.max(self.note(next, taken));
+        }
+        if answer == Answer::Ours {
+            let taken = join_all(rest.clone().map(|index| self.take_in(index))).await;
+            for (index, taken) in rest.zip(taken) {
+                answer = answer.max(self.note(index, taken));
             }
         }
-        if self.held.len() >= plan.policy.required(plan.storages.len()) {
-            return Ok(true);
+        if answer != Answer::Ours || self.held().len() >= plan.policy.required(plan.storages.len())
+        {
+            return Ok(answer);
         }
         let first = self.failed.drain(..).next().map(|(_, error)| error);
         Err(first.unwrap_or_else(|| Error::failed("claim", "no storage answers")))
     }
 
-    async fn take_in(&mut self, storage: &Arc<dyn Storage>) -> Result<bool> {
+    /// The storages that gave their claim, in the order of the plan.
+    pub(super) fn held(&self) -> Vec<Arc<dyn Storage>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().map(|index| Arc::clone(&self.plan.storages[*index])).collect()
+    }
+
+    fn note(&mut self, index: usize, taken: Result<Answer>) -> Answer {
+        taken.unwrap_or_else(|error| {
+            self.failed.push((self.plan.storages[index].name().to_owned(), error));
+            Answer::Ours
+        })
+    }
+
+    async fn take_in(&self, index: usize) -> Result<Answer> {
         let plan = self.plan;
+        let storage = &plan.storages[index];
         let body = serde_json::json!({
             "host": plan.host, "tool": plan.tool, "started": plan.started,
             "timeout_seconds": plan.timeout.as_secs(),
@@ -99,26 +149,27 @@ impl Claim<'_> {
         let key = self.key(layout::CLAIM);
         let created = storage.create_new(&key, Bytes::from(body.to_string()));
         if within(name, limit, created).await? == Creation::Taken {
-            return Ok(false);
+            return Ok(Answer::Theirs);
         }
-        self.held.push(Arc::clone(storage));
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
         // A finished run has given its claim back; then its manifest is there.
         let manifest = self.key(layout::MANIFEST);
-        match within(name, limit, storage.stat(&manifest)).await {
-            Ok(found) => Ok(found.is_none()),
+        Ok(match within(name, limit, storage.stat(&manifest)).await {
+            Ok(None) => Answer::Ours,
+            Ok(Some(_)) => Answer::Theirs,
+            Err(_) if self.random => Answer::Ours,
             Err(error) => {
-                self.held.pop();
-                // Best effort: a claim alone is no backup, and is swept.
-                let _ = within(name, limit, storage.delete(&key)).await;
-                Err(error)
+                tracing::warn!(storage = name, "can't be asked whether an id is free: {error}");
+                Answer::Unknown
             }
-        }
+        })
     }
 
     async fn give_back(&self, context: &Context) {
-        for storage in &self.held {
-            release(self.plan, storage.as_ref(), &self.key(layout::CLAIM), context).await;
-        }
+        let key = self.key(layout::CLAIM);
+        let limit = self.plan.limits.sink_stall;
+        let held = self.held();
+        join_all(held.iter().map(|held| release(held.as_ref(), &key, limit, context))).await;
     }
 }
 
@@ -140,7 +191,7 @@ impl Claimed {
 
 /// Whether the claim in `folder` says that its run may still be going on at `now`: it may have
 /// a longer timeout than ours. A claim that can't be read says nothing.
-pub(super) async fn may_be_running(
+pub(crate) async fn may_be_running(
     storage: &Arc<dyn Storage>,
     folder: &str,
     now: Timestamp,
@@ -154,14 +205,9 @@ pub(super) async fn may_be_running(
 }
 
 /// Removes a claim; one that stays is told.
-pub(super) async fn release(
-    plan: &BackupPlan,
-    storage: &dyn Storage,
-    key: &str,
-    context: &Context,
-) {
+pub(crate) async fn release(storage: &dyn Storage, key: &str, limit: Duration, context: &Context) {
     let name = storage.name();
-    if let Err(error) = within(name, plan.limits.sink_stall, storage.delete(key)).await {
+    if let Err(error) = within(name, limit, storage.delete(key)).await {
         context.warn(&format!("a claim stays in {name}: {error}"));
     }
 }

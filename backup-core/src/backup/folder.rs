@@ -1,20 +1,16 @@
 //! A backup's folder in every storage of its job, while it is being written.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use jiff::Timestamp;
+use futures_util::future::join_all;
 
 use super::BackupPlan;
 use super::claim::{self, Claim};
+use super::publish::{Written, create_manifest};
 use crate::layout;
 use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Policy, within};
-use crate::{
-    BackupId, Committed, Companion, Creation, Error, Manifest, ObjectInfo, Result, Sink, Storage,
-    StoredObject, read_small,
-};
+use crate::{Committed, Companion, Error, Manifest, Result, Sink, Storage};
 
 /// The storages that still take part, and those that failed on the way.
 pub(super) struct Folder<'a> {
@@ -28,8 +24,8 @@ pub(super) struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     pub(super) fn new(plan: &'a BackupPlan, claim: Claim<'a>) -> Self {
-        let (path, alive) = (claim.id.folder(&plan.job), claim.held.clone());
-        Self { plan, path, held: claim.held, alive, failed: claim.failed }
+        let (path, held) = (claim.id.folder(&plan.job), claim.held());
+        Self { plan, path, alive: held.clone(), held, failed: claim.failed }
     }
 
     pub(super) fn key(&self, file: &str) -> String {
@@ -57,6 +53,31 @@ impl<'a> Folder<'a> {
                 }
             }
         }
+    }
+
+    /// As [`Folder::note_failures`]; a storage that says it has another number of bytes than were
+    /// sent failed, too; fails when not enough are left.
+    pub(super) fn note_written(
+        &mut self,
+        results: Vec<Result<Committed>>,
+        bytes: u64,
+        context: &Context,
+    ) -> Result<()> {
+        let check = |committed: Committed| match committed.bytes == bytes {
+            true => Ok(committed),
+            false => Err(Error::damaged(
+                "storage",
+                format!("{} bytes were committed, not the {bytes} sent", committed.bytes),
+            )),
+        };
+        let results = results.into_iter().map(|result| result.and_then(check)).collect();
+        self.note_failures(results, context);
+        self.require_enough()
+    }
+
+    fn require_enough(&mut self) -> Result<()> {
+        let enough = self.alive.len() >= self.plan.policy.required(self.plan.storages.len());
+        if enough { Ok(()) } else { Err(self.take_last_failure()) }
     }
 
     /// Writes an unencrypted companion and records it in the manifest.
@@ -97,7 +118,7 @@ impl<'a> Folder<'a> {
         // Too small to be worth a line of progress.
         let quiet = Context { cancel: context.cancel.clone(), ..Context::default() };
         let mut outcome = pipeline::run(flow, &quiet).await?;
-        self.note_failures(std::mem::take(&mut outcome.sinks), context);
+        self.note_written(std::mem::take(&mut outcome.sinks), outcome.written.bytes, context)?;
         Ok(outcome.written)
     }
 
@@ -112,19 +133,23 @@ impl<'a> Folder<'a> {
         json: Vec<u8>,
         context: &Context,
     ) -> Result<()> {
-        let checks = self.check_parts(manifest).await;
+        let checks = self
+            .alive
+            .iter()
+            .map(|storage| self.check_parts_in(storage.as_ref(), manifest, context));
+        let checks = join_all(checks).await;
         self.note_failures(checks, context);
-        let required = self.plan.policy.required(self.plan.storages.len());
-        if self.alive.len() < required {
-            return Err(self.take_last_failure());
-        }
+        self.require_enough()?;
         // From here on the run can't be cancelled any more: it takes as long as one small object.
         if context.cancel.is_cancelled() {
             return Err(context.cancel.error());
         }
+        let (key, limit) = (self.key(layout::MANIFEST), self.plan.limits.commit);
+        let manifests =
+            self.alive.iter().map(|storage| create_manifest(storage, &key, &json, limit));
         let mut results = Vec::new();
-        for storage in self.alive.clone() {
-            results.push(match self.write_manifest(&storage, &json).await {
+        for (storage, written) in self.alive.iter().zip(join_all(manifests).await) {
+            results.push(match written {
                 Ok(Written::Ours) => Ok(Committed::default()),
                 Ok(Written::Foreign) => {
                     // Whoever wrote it, the folder isn't ours to remove.
@@ -153,25 +178,29 @@ impl<'a> Folder<'a> {
         .next_step("run the backup again; it takes another id")
     }
 
-    async fn check_parts(&self, manifest: &Manifest) -> Vec<Result<Committed>> {
-        let mut results = Vec::new();
-        for storage in &self.alive {
-            results.push(self.check_parts_in(storage.as_ref(), manifest).await);
-        }
-        results
-    }
-
+    /// A storage that can't be looked into is told and trusted: it said that each part is
+    /// durable, and a key that may only write must still back up.
     async fn check_parts_in(
         &self,
         storage: &dyn Storage,
         manifest: &Manifest,
+        context: &Context,
     ) -> Result<Committed> {
         let parts = manifest.parts.iter().map(|part| (&part.file, part.bytes));
         let companions = manifest.companions.iter().map(|other| (&other.file, other.bytes));
         for (file, bytes) in parts.chain(companions) {
             let key = self.key(file);
             let stat = within(storage.name(), self.plan.limits.sink_stall, storage.stat(&key));
-            let found = stat.await?.map(|object| object.bytes);
+            let found = match stat.await {
+                Ok(found) => found.map(|object| object.bytes),
+                Err(error) => {
+                    context.warn(&format!(
+                        "could not check in storage {} that every part is there: {error}",
+                        storage.name()
+                    ));
+                    break;
+                }
+            };
             if found != Some(bytes) {
                 let found = found.map_or("none".to_owned(), |n| n.to_string());
                 return Err(Error::damaged(
@@ -184,24 +213,6 @@ impl<'a> Folder<'a> {
         Ok(Committed::default())
     }
 
-    /// An answer that got lost, or that a retry inside the storage turned into "taken", is
-    /// settled by looking.
-    async fn write_manifest(&self, storage: &Arc<dyn Storage>, json: &[u8]) -> Result<Written> {
-        let (name, limit) = (storage.name(), self.plan.limits.commit);
-        let key = self.key(layout::MANIFEST);
-        let created = storage.create_new(&key, Bytes::copy_from_slice(json));
-        let answer = within(name, limit, created).await;
-        if matches!(answer, Ok(Creation::Created)) {
-            return Ok(Written::Ours);
-        }
-        let stored = StoredObject::unchecked(Arc::clone(storage), key);
-        match (answer, within(name, limit, read_small(&stored)).await) {
-            (_, Ok(found)) if found == json => Ok(Written::Ours),
-            (Ok(_), _) => Ok(Written::Foreign),
-            (Err(error), _) => Err(error),
-        }
-    }
-
     fn take_last_failure(&mut self) -> Error {
         let nothing = || Error::failed("backup", "no storage is left");
         self.failed.pop().map_or_else(nothing, |(_, error)| error)
@@ -209,9 +220,12 @@ impl<'a> Folder<'a> {
 
     /// Removes the claims: the backup is listed now.
     pub(super) async fn release_claims(&self, context: &Context) {
-        for storage in &self.alive {
-            claim::release(self.plan, storage.as_ref(), &self.key(layout::CLAIM), context).await;
-        }
+        let (key, limit) = (self.key(layout::CLAIM), self.plan.limits.sink_stall);
+        let release = |storage: &'_ Arc<dyn Storage>| {
+            let (storage, key) = (Arc::clone(storage), key.clone());
+            async move { claim::release(storage.as_ref(), &key, limit, context).await }
+        };
+        join_all(self.alive.iter().map(release)).await;
     }
 
     /// Names of the storages that have the backup, and what happened to the others.
@@ -222,7 +236,7 @@ impl<'a> Folder<'a> {
 
     /// Removes everything this run wrote.
     pub(super) async fn discard(&self, context: &Context) {
-        for storage in &self.held {
+        let removals = self.held.iter().map(|storage| async move {
             if let Err(error) = self.remove_from(storage.as_ref()).await {
                 context.warn(&format!(
                     "what this run wrote stays in storage {} under {} ({error}); it is not \
@@ -231,7 +245,8 @@ impl<'a> Folder<'a> {
                     self.path
                 ));
             }
-        }
+        });
+        join_all(removals).await;
     }
 
     /// The manifest goes first, so that nothing is ever half-listed, and then the checksum
@@ -249,60 +264,4 @@ impl<'a> Folder<'a> {
         }
         within(name, limit, storage.delete(&claim)).await
     }
-}
-
-/// Whose manifest is there now.
-enum Written {
-    Ours,
-    Foreign,
-}
-
-/// Removes the folders of runs that crashed before `before`, and leftovers of that age.
-///
-/// Touches only what is unlisted and so old that its run must have ended: a run ends within
-/// its job's timeout, of which its claim knows best. Each folder it removes is told. A folder
-/// that lacks nothing but its manifest stays: its data can be restored by hand.
-pub(super) async fn sweep(
-    plan: &BackupPlan,
-    storage: &Arc<dyn Storage>,
-    before: Timestamp,
-    context: &Context,
-) -> Result<()> {
-    storage.sweep(&plan.job, before).await?;
-    let objects = storage.list(&plan.job).await?;
-    let mut folders: BTreeMap<(BackupId, &str), BTreeMap<&str, &ObjectInfo>> = BTreeMap::new();
-    for object in &objects {
-        if let Some((job, id, name)) = layout::parse_key(&object.key) {
-            folders.entry((id, job)).or_default().insert(name, object);
-        }
-    }
-    for ((id, job), files) in folders {
-        let old: Vec<_> = files.values().filter(|object| object.modified < before).collect();
-        if files.contains_key(layout::MANIFEST) || id.started() >= before || old.is_empty() {
-            continue;
-        }
-        let folder = id.folder(job);
-        if files.contains_key(layout::SHA256SUMS) {
-            context.warn(&format!(
-                "{folder} in storage {} looks complete but its manifest is missing; restore it \
-                 by hand with its {} or remove it",
-                storage.name(),
-                layout::RESTORE_NOTE
-            ));
-            continue;
-        }
-        let claimed = files.contains_key(layout::CLAIM)
-            && claim::may_be_running(storage, &folder, plan.started).await;
-        // A listing may lag behind: what is listed by now is nobody's to sweep.
-        let manifest = format!("{folder}/{}", layout::MANIFEST);
-        if claimed || storage.stat(&manifest).await?.is_some() {
-            continue;
-        }
-        for object in old {
-            storage.delete(&object.key).await?;
-        }
-        let name = storage.name();
-        context.warn(&format!("storage {name}: removed what a crashed run left: {folder}"));
-    }
-    Ok(())
 }

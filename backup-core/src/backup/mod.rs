@@ -1,7 +1,9 @@
 //! The verb `backup`: one run of a job, from the source to a listed backup.
 
-mod claim;
+pub(crate) mod claim;
 mod folder;
+pub(crate) mod publish;
+mod sweep;
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -15,13 +17,17 @@ use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
     Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT,
-    Manifest, Part, PartContents, PartRole, PostgresVersions, Result, Source, SourceIdentity,
-    Storage, Transform, layout,
+    Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Result, Source,
+    SourceIdentity, Storage, Transform, layout,
 };
 use folder::Folder;
 
 /// How much older than a job's timeout a leftover must be before it is swept.
 const SWEEP_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// So many of the newest backups tell whose the job's folder is; more than one, in case the
+/// newest can't be read.
+const BACKUPS_LOOKED_AT: usize = 3;
 
 /// Everything one run of a job needs to know.
 pub struct BackupPlan {
@@ -142,9 +148,13 @@ fn stored_name(plan: &BackupPlan, part: &str) -> String {
 
 async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
     context.step("checking the storages");
-    context.cancel.guard(refuse_foreign_folder(plan, context)).await?;
-    context.cancel.guard(sweep_leftovers(plan, context)).await?;
-    let claim = claim::claim(plan, context).await?;
+    let query = Query { job: Some(&plan.job), limit: Some(BACKUPS_LOOKED_AT), ..Query::default() };
+    let look = async { Ok(Catalog::query(&plan.storages, &query).await) };
+    let catalog = context.cancel.guard(look).await?;
+    refuse_foreign_folder(plan, &catalog, context)?;
+    let sweep = sweep::sweep_leftovers(plan, &catalog.unreachable, context);
+    context.cancel.guard(sweep).await?;
+    let claim = claim::claim(plan, !catalog.unreachable.is_empty(), context).await?;
     let id = claim.id;
     let mut folder = Folder::new(plan, claim);
     match write_everything(plan, id, &mut folder, context).await {
@@ -164,11 +174,10 @@ async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
 /// mix its backups into production's, nor prune them.
 ///
 /// A storage that can't be listed is told: a key that may only write must still back up.
-async fn refuse_foreign_folder(plan: &BackupPlan, context: &Context) -> Result<()> {
+fn refuse_foreign_folder(plan: &BackupPlan, catalog: &Catalog, context: &Context) -> Result<()> {
     if plan.adopt {
         return Ok(());
     }
-    let catalog = Catalog::load(&plan.storages, Some(&plan.job)).await;
     for problem in &catalog.problems {
         context.warn(&format!(
             "could not check in storage {} that job {:?} belongs to this database: {}",
@@ -197,20 +206,6 @@ async fn refuse_foreign_folder(plan: &BackupPlan, context: &Context) -> Result<(
         "give this database a job name of its own; if it really replaces the old one \
          (a new cluster after an upgrade), say so once with --adopt",
     ))
-}
-
-/// Removes what crashed runs left. Failing to is told, and no reason not to back up.
-async fn sweep_leftovers(plan: &BackupPlan, context: &Context) -> Result<()> {
-    let Ok(age) = jiff::SignedDuration::try_from(plan.timeout.saturating_add(SWEEP_GRACE)) else {
-        return Ok(());
-    };
-    let Ok(before) = plan.started.checked_sub(age) else { return Ok(()) };
-    for storage in &plan.storages {
-        if let Err(error) = folder::sweep(plan, storage, before, context).await {
-            context.warn(&format!("storage {} could not be swept: {error}", storage.name()));
-        }
-    }
-    Ok(())
 }
 
 /// Parts, contents, companions, manifest: in this order, the manifest last.
@@ -294,7 +289,7 @@ async fn write_part(
         limits: plan.limits,
     };
     let mut outcome = pipeline::run(flow, context).await?;
-    folder.note_failures(std::mem::take(&mut outcome.sinks), context);
+    folder.note_written(std::mem::take(&mut outcome.sinks), outcome.written.bytes, context)?;
     manifest.parts.push(Part {
         file,
         name: part.name.clone(),

@@ -1,12 +1,17 @@
 //! One stream to several sinks, each at work on its own.
+//!
+//! The slowest sink sets the pace, as long as it moves. One that does not is given up: after
+//! [`Limits::sink_stall`] in any case, and after [`Limits::optional_stall`] already where the
+//! policy can do without it and enough others have come further.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::pipe::{PipeReceiver, PipeSender, pipe};
+use super::standing::Standings;
 use super::{Context, Event, Limits, Policy};
 use crate::{Digest, Digester, Error, ErrorKind, Result, Sink, SinkWriter};
 
@@ -30,13 +35,16 @@ pub(super) async fn fan_out(
 ) -> Written {
     let mut workers = JoinSet::new();
     let mut pipes = Vec::new();
+    let required = policy.required(sinks.len());
+    let standings = Standings::new(sinks.len(), required);
     for (index, sink) in sinks.iter().enumerate() {
         let (sender, receiver) = pipe();
         pipes.push(Some(sender));
-        let (sink, key, context) = (Arc::clone(sink), key.to_owned(), context.clone());
-        workers.spawn(async move { (index, fill(sink, &key, receiver, limits, &context).await) });
+        let (sink, standings, context) = (Arc::clone(sink), standings.clone(), context.clone());
+        let (worker, key) = (Worker { index, sink, standings, limits, context }, key.to_owned());
+        workers.spawn(async move { (index, worker.work(&key, receiver).await) });
     }
-    let digest = distribute(input, pipes, policy.required(sinks.len()), context).await;
+    let digest = distribute(input, pipes, required, context).await;
 
     let mut results: Vec<Option<Result<Ready>>> = sinks.iter().map(|_| None).collect();
     while let Some(joined) = workers.join_next().await {
@@ -78,39 +86,74 @@ async fn distribute(
     Ok(digester.finish())
 }
 
-/// Fills one sink; aborts it on any failure.
-async fn fill(
+/// Whoever fills one of the sinks.
+struct Worker {
+    index: usize,
     sink: Arc<dyn Sink>,
-    key: &str,
-    mut input: PipeReceiver,
+    standings: Standings,
     limits: Limits,
-    context: &Context,
-) -> Result<Ready> {
-    let begun = context.cancel.guard(within(sink.name(), limits.sink_stall, sink.begin(key)));
-    let mut writer = begun.await?;
-    let filled = async {
-        while let Some(chunk) = input.recv().await? {
-            put(sink.name(), &mut writer, chunk, limits.sink_stall).await?;
+    context: Context,
+}
+
+impl Worker {
+    async fn work(&self, key: &str, input: PipeReceiver) -> Result<Ready> {
+        let filled = self.fill(key, input).await;
+        match &filled {
+            Ok(_) => self.standings.is_ready(self.index),
+            Err(_) => self.standings.is_out(self.index),
         }
-        Ok(())
-    };
-    match context.cancel.guard(filled).await {
-        Ok(()) => Ok(writer),
-        Err(cause) => {
-            drop(input);
-            abort(sink.name(), writer, limits, context).await;
-            Err(cause)
+        filled
+    }
+
+    /// Fills the sink; aborts it on any failure.
+    async fn fill(&self, key: &str, mut input: PipeReceiver) -> Result<Ready> {
+        let cancel = &self.context.cancel;
+        let mut writer = cancel.guard(self.patiently(self.sink.begin(key))).await?;
+        let filled = async {
+            while let Some(chunk) = input.recv().await? {
+                self.patiently(writer.write(chunk)).await?;
+                self.standings.took(self.index);
+            }
+            Ok(())
+        };
+        match cancel.guard(filled).await {
+            Ok(()) => Ok(writer),
+            Err(cause) => {
+                drop(input);
+                // The others go on without it now, and must not wait for its end either.
+                self.standings.is_out(self.index);
+                let limit = self.standings.patience_for_the_failed(self.limits);
+                abort(self.sink.name(), writer, limit, &self.context).await;
+                Err(cause)
+            }
         }
+    }
+
+    /// Waits for one call of the sink, but not longer than the others can be asked to.
+    async fn patiently<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let (name, limits) = (self.sink.name(), &self.limits);
+        let mut call = pin!(within(name, limits.sink_stall, call));
+        if let Ok(done) = tokio::time::timeout(limits.optional_stall, &mut call).await {
+            return done;
+        }
+        tokio::select! {
+            biased;
+            done = &mut call => done,
+            () = self.standings.is_dispensable(self.index) => Err(self.given_up()),
+        }
+    }
+
+    fn given_up(&self) -> Error {
+        let seconds = self.limits.optional_stall.as_secs_f32();
+        let message = format!("took nothing for {seconds} s while others waited for it");
+        Error::failed(self.sink.name().to_owned(), message)
+            .next_step("look whether it is reachable and not overloaded, then run again")
     }
 }
 
-async fn put(name: &str, writer: &mut Ready, chunk: Bytes, stall: Duration) -> Result<()> {
-    within(name, stall, writer.write(chunk)).await
-}
-
 /// Aborts a writer; what it could not clean up is told, and swept by a later run.
-pub(super) async fn abort(name: &str, writer: Ready, limits: Limits, context: &Context) {
-    if let Err(error) = within(name, limits.sink_stall, writer.abort()).await {
+pub(super) async fn abort(name: &str, writer: Ready, limit: Duration, context: &Context) {
+    if let Err(error) = within(name, limit, writer.abort()).await {
         context.warn(&format!("{name} could not be cleaned up ({error}); a later run sweeps it"));
     }
 }

@@ -24,10 +24,12 @@ mod fanout;
 mod pipe;
 mod progress;
 mod stage;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 pub use cancel::Cancel;
@@ -71,16 +73,25 @@ pub struct Limits {
     pub source_stall: Duration,
     /// Longest time a sink may take for one chunk, to begin, or to abort.
     pub sink_stall: Duration,
+    /// The same for a sink that the policy can do without, while enough others have come
+    /// further: it must not hold them up.
+    pub optional_stall: Duration,
     /// Longest time a sink may take to commit.
     pub commit: Duration,
 }
 
 impl Default for Limits {
     /// For storages: half an hour of silence (a dump may wait for a lock), ten minutes for a
-    /// storage to take a chunk or to commit.
+    /// storage to take a chunk or to commit, two minutes for one to take a chunk that others
+    /// wait for. (An object store takes none while a large part of an upload is on its way.)
     fn default() -> Self {
         const MINUTE: Duration = Duration::from_secs(60);
-        Self { source_stall: 30 * MINUTE, sink_stall: 10 * MINUTE, commit: 10 * MINUTE }
+        Self {
+            source_stall: 30 * MINUTE,
+            sink_stall: 10 * MINUTE,
+            optional_stall: 2 * MINUTE,
+            commit: 10 * MINUTE,
+        }
     }
 }
 
@@ -279,13 +290,10 @@ async fn commit(
     ready: Vec<Result<Ready>>,
     context: &Context,
 ) -> Result<Outcome> {
-    let mut sinks = Vec::with_capacity(ready.len());
-    for (sink, writer) in flow.sinks.iter().zip(ready) {
-        sinks.push(match writer {
-            Ok(writer) => fanout::within(sink.name(), flow.limits.commit, writer.commit()).await,
-            Err(error) => Err(error),
-        });
-    }
+    let commits = flow.sinks.iter().zip(ready).map(|(sink, writer)| async move {
+        fanout::within(sink.name(), flow.limits.commit, writer?.commit()).await
+    });
+    let sinks: Vec<Result<Committed>> = join_all(commits).await;
     let committed = sinks.iter().filter(|sink| sink.is_ok()).count();
     if committed < flow.policy.required(sinks.len()) {
         return Err(first_cause(None, sinks));
@@ -304,13 +312,11 @@ async fn abort_all(
     sinks: Vec<Result<Ready>>,
     context: &Context,
 ) -> Error {
-    let mut failed = Vec::new();
-    for (sink, writer) in flow.sinks.iter().zip(sinks) {
-        match writer {
-            Ok(writer) => fanout::abort(sink.name(), writer, flow.limits, context).await,
-            Err(error) => failed.push(Err::<(), _>(error)),
-        }
-    }
+    let aborts = flow.sinks.iter().zip(sinks).map(|(sink, writer)| async move {
+        fanout::abort(sink.name(), writer?, flow.limits.sink_stall, context).await;
+        Ok(())
+    });
+    let failed: Vec<Result<()>> = join_all(aborts).await;
     if context.cancel.is_cancelled() {
         return context.cancel.error();
     }

@@ -129,6 +129,10 @@ impl Storage for CountedStorage {
         self.inner.create_new(key, body).await
     }
 
+    fn excludes(&self) -> bool {
+        self.inner.excludes()
+    }
+
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
         self.tally.call("sweep", prefix)?;
         self.inner.sweep(prefix, older_than).await

@@ -24,6 +24,8 @@ pub enum SinkFault {
     Commit,
     /// `commit` never comes back; nothing is visible.
     StallCommit,
+    /// `commit` says one byte less than there are.
+    Miscount,
     /// `abort` fails and leaves something behind.
     Abort,
 }
@@ -103,6 +105,10 @@ impl SinkWriter for FaultyWriter {
                 injected(format!("{} can't be committed", self.key))
             }
             SinkFault::StallCommit => stall().await,
+            SinkFault::Miscount => {
+                let committed = self.inner.commit().await?;
+                Ok(Committed { bytes: committed.bytes.saturating_sub(1), ..committed })
+            }
             _ => self.inner.commit().await,
         }
     }
@@ -179,12 +185,20 @@ impl Storage for FaultyStorage {
         self.inner.list(prefix).await
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        self.inner.folders(prefix).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.inner.delete(key).await
     }
 
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
         self.inner.create_new(key, body).await
+    }
+
+    fn excludes(&self) -> bool {
+        self.inner.excludes()
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {

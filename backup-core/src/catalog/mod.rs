@@ -1,13 +1,21 @@
 //! What backups there are: read from the storages themselves, never from a local database.
 
+mod listing;
+mod manifests;
+mod query;
+
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use futures_util::future::join_all;
+use jiff::SignedDuration;
 
-use crate::layout::{self, BackupId};
-use crate::object::{StoredObject, read_small};
-use crate::{Error, ErrorKind, Manifest, ObjectInfo, Result, Storage};
+pub use query::Query;
+
+use crate::layout::BackupId;
+use crate::{Error, ErrorKind, Manifest, Result, Storage};
+use manifests::Told;
 
 /// How far ahead of this host's clock an id may be and still count as the latest.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
@@ -19,6 +27,8 @@ pub struct Catalog {
     pub backups: Vec<CatalogEntry>,
     /// What could not be read: a storage, a manifest. Never silently left out.
     pub problems: Vec<Problem>,
+    /// The storages that could not be asked what they hold. Each is one of the problems, too.
+    pub unreachable: Vec<String>,
 }
 
 /// Something that the catalog could not read.
@@ -41,8 +51,11 @@ pub struct CatalogEntry {
     pub manifest_json: Vec<u8>,
     /// The storages that list it.
     pub copies: Vec<StoredCopy>,
-    /// The reachable storages that don't.
+    /// The storages that say that they don't.
     pub missing_in: Vec<String>,
+    /// The storages of which it is not known: they could not be asked, or the manifest that
+    /// they list could not be read.
+    pub unknown_in: Vec<String>,
 }
 
 /// A backup in one storage.
@@ -73,29 +86,59 @@ impl CatalogEntry {
 }
 
 impl Catalog {
-    /// Reads what the storages hold, of one job or of all.
+    /// Reads everything that the storages hold, of one job or of all.
     pub async fn load(storages: &[Arc<dyn Storage>], job: Option<&str>) -> Self {
-        let mut merged: BTreeMap<(BackupId, String), CatalogEntry> = BTreeMap::new();
-        let mut problems = Vec::new();
-        let mut reachable = Vec::new();
-        for storage in storages {
-            match read_storage(storage, job).await {
-                Ok((entries, unreadable)) => {
-                    reachable.push(storage.name().to_owned());
-                    problems.extend(unreadable);
-                    for entry in entries {
-                        problems.extend(merge(&mut merged, entry));
-                    }
+        Self::query(storages, &Query { job, ..Query::default() }).await
+    }
+
+    /// Reads what `query` asks for. All storages are asked at the same time; each that does not
+    /// answer is one of the [`Catalog::problems`], after some minutes at most.
+    pub async fn query(storages: &[Arc<dyn Storage>], query: &Query<'_>) -> Self {
+        let mut catalog = Self::default();
+        let listings = storages.iter().map(|storage| listing::list(storage.as_ref(), query));
+        let mut answered = Vec::new();
+        for (storage, listing) in storages.iter().zip(join_all(listings).await) {
+            match listing {
+                Ok(listing) => answered.push((storage, listing)),
+                Err(error) => {
+                    let storage = storage.name().to_owned();
+                    catalog.unreachable.push(storage.clone());
+                    catalog.problems.push(Problem { storage, error });
                 }
-                Err(error) => problems.push(Problem { storage: storage.name().to_owned(), error }),
             }
         }
-        let mut backups: Vec<CatalogEntry> = merged.into_values().collect();
-        for entry in &mut backups {
-            let has = |name: &String| entry.copies.iter().any(|copy| copy.storage == *name);
-            entry.missing_in = reachable.iter().filter(|name| !has(name)).cloned().collect();
+        let selected = query.select(answered.iter().flat_map(|(_, listing)| listing.keys()));
+        let reads = answered.into_iter().map(|(storage, mut listing)| {
+            listing.retain(|key, _| selected.contains(key));
+            manifests::read_all(storage, listing)
+        });
+        catalog.merge(join_all(reads).await, storages);
+        catalog
+    }
+
+    /// Puts together what the storages told, each backup's copies in the order of the storages.
+    fn merge(&mut self, told: Vec<Told>, storages: &[Arc<dyn Storage>]) {
+        let mut merged: BTreeMap<(BackupId, String), CatalogEntry> = BTreeMap::new();
+        let mut unread: BTreeSet<(BackupId, String, String)> = BTreeSet::new();
+        for told in told {
+            self.problems.extend(told.problems);
+            for ((job, id), copy) in told.copies {
+                self.problems.extend(add_copy(merged.entry((id, job)), id, copy));
+            }
+            let storage = told.storage;
+            unread.extend(told.unread.into_iter().map(|(job, id)| (id, job, storage.clone())));
         }
-        Self { backups, problems }
+        for ((id, job), mut entry) in merged {
+            for storage in storages.iter().map(|storage| storage.name().to_owned()) {
+                let unread = unread.contains(&(id, job.clone(), storage.clone()));
+                if unread || self.unreachable.contains(&storage) {
+                    entry.unknown_in.push(storage);
+                } else if !entry.copies.iter().any(|copy| copy.storage == storage) {
+                    entry.missing_in.push(storage);
+                }
+            }
+            self.backups.push(entry);
+        }
     }
 
     /// The backup with this id, or the newest for `latest`.
@@ -139,8 +182,7 @@ impl Catalog {
             return Err(Error::usage("catalog", format!("several jobs have backups: {jobs}"))
                 .next_step("name the job with --job"));
         }
-        let now = Timestamp::now();
-        let horizon = now.checked_add(CLOCK_TOLERANCE).unwrap_or(now);
+        let horizon = listing::horizon();
         let past = self.backups.iter().rev().find(|entry| entry.id.started() <= horizon);
         Ok(past.unwrap_or(newest))
     }
@@ -168,107 +210,26 @@ impl Catalog {
 
 /// Adds a storage's copy to what the others have. Their manifests must be the same; which of
 /// them is damaged, `verify` tells.
-fn merge(
-    merged: &mut BTreeMap<(BackupId, String), CatalogEntry>,
-    entry: CatalogEntry,
+fn add_copy(
+    known: Entry<'_, (BackupId, String), CatalogEntry>,
+    id: BackupId,
+    copy: StoredCopy,
 ) -> Option<Problem> {
-    let key = (entry.id, entry.manifest.job.clone());
-    let Some(known) = merged.get_mut(&key) else {
-        merged.insert(key, entry);
-        return None;
-    };
-    let storage = entry.copies.first()?.storage.clone();
-    let first = known.copies.first()?.storage.clone();
-    known.copies.extend(entry.copies);
-    if known.manifest_json == entry.manifest_json {
+    let entry = known.or_insert_with(|| CatalogEntry {
+        id,
+        manifest: copy.manifest.clone(),
+        manifest_json: copy.manifest_json.clone(),
+        copies: Vec::new(),
+        missing_in: Vec::new(),
+        unknown_in: Vec::new(),
+    });
+    let (storage, same) = (copy.storage.clone(), entry.manifest_json == copy.manifest_json);
+    entry.copies.push(copy);
+    if same {
         return None;
     }
-    let message = format!("that of {} is not the one in storage {first}", known.id);
+    let message = format!("that of {id} is not the one in storage {}", entry.copies[0].storage);
     let error = Error::damaged("manifest", message)
         .next_step("verify the backup: it tells which of the two was altered");
     Some(Problem { storage, error })
-}
-
-type Read = (Vec<CatalogEntry>, Vec<Problem>);
-
-/// One storage's backups. An object listing is read once; it also tells which parts are there.
-async fn read_storage(storage: &Arc<dyn Storage>, job: Option<&str>) -> Result<Read> {
-    let objects = storage.list(job.unwrap_or("")).await?;
-    let mut folders: BTreeMap<(BackupId, &str), BTreeMap<&str, &ObjectInfo>> = BTreeMap::new();
-    for object in &objects {
-        if let Some((job, id, name)) = layout::parse_key(&object.key) {
-            folders.entry((id, job)).or_default().insert(name, object);
-        }
-    }
-    let mut entries = Vec::new();
-    let mut problems = Vec::new();
-    for ((id, job), files) in folders {
-        // Without a manifest it is not a backup: a run that failed or is still going on.
-        if !files.contains_key(layout::MANIFEST) {
-            continue;
-        }
-        match read_manifest(storage, id, job).await {
-            Ok((manifest, manifest_json)) => entries.push(CatalogEntry {
-                id,
-                copies: vec![copy_in(storage.name(), &manifest, &manifest_json, &files)],
-                manifest,
-                manifest_json,
-                missing_in: Vec::new(),
-            }),
-            Err(error) => problems.push(Problem { storage: storage.name().to_owned(), error }),
-        }
-    }
-    Ok((entries, problems))
-}
-
-async fn read_manifest(
-    storage: &Arc<dyn Storage>,
-    id: BackupId,
-    job: &str,
-) -> Result<(Manifest, Vec<u8>)> {
-    let key = format!("{}/{}", id.folder(job), layout::MANIFEST);
-    let stored = StoredObject::unchecked(Arc::clone(storage), key.clone());
-    let json = read_small(&stored).await.map_err(|error| name_manifest(&key, error))?;
-    let manifest = Manifest::from_json(&json).map_err(|error| match error.kind() {
-        // A bad name is a wrong usage only where somebody typed it.
-        ErrorKind::Usage => name_manifest(&key, error).with_kind(ErrorKind::Damaged),
-        _ => name_manifest(&key, error),
-    })?;
-    if manifest.id != id.to_string() || manifest.job != job {
-        return Err(Error::damaged("manifest", format!("{key} belongs to another backup")));
-    }
-    Ok((manifest, json))
-}
-
-/// The same failure, with the key of the manifest that it is about.
-fn name_manifest(key: &str, error: Error) -> Error {
-    if error.message().contains(key) {
-        return error;
-    }
-    let message = format!("{key}: {}", error.message());
-    let named = Error::new(error.kind(), error.stage().to_owned(), message);
-    let named = match error.advice() {
-        Some(advice) => named.next_step(advice),
-        None => named,
-    };
-    named.caused_by(error)
-}
-
-fn copy_in(
-    storage: &str,
-    manifest: &Manifest,
-    manifest_json: &[u8],
-    files: &BTreeMap<&str, &ObjectInfo>,
-) -> StoredCopy {
-    let whole = |file: &str, bytes: u64| files.get(file).is_some_and(|found| found.bytes == bytes);
-    let damaged = manifest.parts.iter().filter(|part| !whole(&part.file, part.bytes));
-    let proofs =
-        files.keys().filter_map(|name| name.strip_prefix(layout::PROOFS)?.strip_prefix('/'));
-    StoredCopy {
-        storage: storage.to_owned(),
-        manifest: manifest.clone(),
-        manifest_json: manifest_json.to_vec(),
-        damaged_parts: damaged.map(|part| part.file.clone()).collect(),
-        proofs: proofs.map(str::to_owned).collect(),
-    }
 }

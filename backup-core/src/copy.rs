@@ -1,0 +1,257 @@
+//! The verbs `copy` and `sync`: bring to a storage what another one has, byte for byte, without
+//! decrypting.
+
+mod claimed;
+mod files;
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::backup::publish::{Written, create_manifest};
+use crate::pipeline::{Context, Limits};
+use crate::{
+    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Query, Result, Storage, layout,
+};
+use claimed::Claimed;
+use files::Files;
+
+/// How long copying one backup may take; the rule for sweeping rests on it.
+pub const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+/// So many backups in a row that can't be copied end a `sync`: more than one backup is wrong.
+const GIVE_UP_AFTER: usize = 3;
+
+/// What a copy did, by file name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CopyReport {
+    /// Files that were missing, or not as they should be, and are there now.
+    pub copied: Vec<String>,
+    /// Files that were there already: of the right size, and with `check` of the right digest.
+    pub kept: Vec<String>,
+    /// Bytes of the files that were copied.
+    pub bytes: u64,
+}
+
+/// Brings one backup to the storage `to`, from its copy in the storage `from`.
+///
+/// Everything is checked against the manifest's digests while it is copied; the manifest comes
+/// last, so that the backup is listed in `to` only when it is whole there. Files that are there
+/// with their size are kept; with `check` they are read, and copied anew when they are damaged.
+/// Proofs are not copied: they are about one copy. `from` is only read.
+///
+/// While it goes on, the folder is claimed: a running backup or another copy is left alone.
+///
+/// # Errors
+/// - [`ErrorKind::NotFound`] when `from` does not have the backup,
+/// - [`ErrorKind::Damaged`] when what `from` has is not whole,
+/// - [`ErrorKind::Refused`] when `to` has another backup under this id: it is not touched,
+/// - [`ErrorKind::Locked`] when somebody else is at work in the folder,
+/// - others when a storage fails.
+///
+/// After each of them the backup is not listed in `to`, unless it was before, and what was
+/// written for it is removed again; what can't be is told as a warning.
+pub async fn copy(
+    entry: &CatalogEntry,
+    from: &Arc<dyn Storage>,
+    to: &Arc<dyn Storage>,
+    check: bool,
+    context: &Context,
+) -> Result<CopyReport> {
+    // A switch of its own: the timeout of this copy must not stop the caller's next one.
+    let context = Context { cancel: context.cancel.child(), progress: context.progress.clone() };
+    let mut running = pin!(Copying::new(entry, from, to, check, &context)?.run());
+    tokio::select! {
+        biased;
+        result = &mut running => return result,
+        () = tokio::time::sleep(COPY_TIMEOUT) => {}
+    }
+    let seconds = COPY_TIMEOUT.as_secs();
+    context.cancel.time_out(format!("copying one backup took more than {seconds} s"));
+    running.await
+}
+
+/// One backup on its way.
+struct Copying<'a> {
+    from: &'a Arc<dyn Storage>,
+    to: &'a Arc<dyn Storage>,
+    folder: String,
+    manifest: &'a Manifest,
+    manifest_json: &'a [u8],
+    check: bool,
+    limits: Limits,
+    context: &'a Context,
+}
+
+impl<'a> Copying<'a> {
+    fn new(
+        entry: &'a CatalogEntry,
+        from: &'a Arc<dyn Storage>,
+        to: &'a Arc<dyn Storage>,
+        check: bool,
+        context: &'a Context,
+    ) -> Result<Self> {
+        if from.name() == to.name() {
+            return Err(Error::usage("copy", format!("{} is both source and target", to.name())));
+        }
+        let copy = entry.copies.iter().find(|copy| copy.storage == from.name());
+        let copy = copy.ok_or_else(|| {
+            let message = format!("storage {} has no backup {}", from.name(), entry.id);
+            Error::new(ErrorKind::NotFound, "copy", message)
+                .next_step("`marb-backup list` shows which storage has it")
+        })?;
+        if !copy.damaged_parts.is_empty() {
+            let parts = copy.damaged_parts.join(", ");
+            let message = format!("{} in storage {} misses {parts}", entry.id, from.name());
+            return Err(Error::damaged("copy", message).next_step("copy it from another storage"));
+        }
+        Ok(Self {
+            from,
+            to,
+            folder: entry.folder(),
+            manifest: &copy.manifest,
+            manifest_json: &copy.manifest_json,
+            check,
+            limits: Limits::default(),
+            context,
+        })
+    }
+
+    fn key(&self, file: &str) -> String {
+        format!("{}/{file}", self.folder)
+    }
+
+    async fn run(self) -> Result<CopyReport> {
+        self.context.step(&format!("copying {} to {}", self.manifest.id, self.to.name()));
+        let cancel = &self.context.cancel;
+        let listed = cancel.guard(self.is_listed()).await?;
+        // Whoever is at work beside a manifest is not its backup's run: that has ended.
+        let claimed = if listed { None } else { Some(Claimed::take(&self).await?) };
+        let mut files = Files::new(&self);
+        let done = match files.bring_all().await {
+            Ok(()) => self.publish(listed).await,
+            failed => failed,
+        };
+        if done.is_err() && !listed {
+            files.remove_again().await;
+        }
+        if let Some(claimed) = claimed {
+            claimed.give_back().await;
+        }
+        done.map(|()| files.report)
+    }
+
+    /// Whether `to` lists the backup already.
+    async fn is_listed(&self) -> Result<bool> {
+        match files::read_if_there(self.to, &self.key(layout::MANIFEST)).await? {
+            None => Ok(false),
+            Some(json) if json == self.manifest_json => Ok(true),
+            Some(_) => Err(self.another_is_there()),
+        }
+    }
+
+    fn another_is_there(&self) -> Error {
+        let message = format!(
+            "storage {} has another backup as {}: its manifest is not the one in storage {}",
+            self.to.name(),
+            self.folder,
+            self.from.name()
+        );
+        Error::refused("copy", message)
+            .next_step("verify both copies; remove the folder that is wrong, then copy again")
+    }
+
+    async fn publish(&self, listed: bool) -> Result<()> {
+        if listed {
+            return Ok(());
+        }
+        if self.context.cancel.is_cancelled() {
+            return Err(self.context.cancel.error());
+        }
+        let key = self.key(layout::MANIFEST);
+        match create_manifest(self.to, &key, self.manifest_json, self.limits.commit).await? {
+            Written::Ours => Ok(()),
+            Written::Foreign => Err(self.another_is_there()),
+        }
+    }
+}
+
+/// What a `sync` did.
+#[derive(Debug, Default)]
+pub struct SyncReport {
+    /// Backups that `to` has now, whole.
+    pub copied: Vec<(BackupId, CopyReport)>,
+    /// Backups that `to` lacks and nobody wants there.
+    pub unwanted: Vec<BackupId>,
+    /// Backups that could not be copied, and why.
+    pub failed: Vec<(BackupId, Error)>,
+}
+
+/// Copies every backup of `from` that `to` lacks or has with missing parts, the oldest first.
+///
+/// `wanted` says which of them belong into `to`: what its retention would remove again is not
+/// worth copying. A backup that fails is reported, and the next one is tried; after three in a
+/// row it ends.
+///
+/// # Errors
+/// When one of the storages can't be listed, or when stopped.
+pub async fn sync(
+    from: &Arc<dyn Storage>,
+    to: &Arc<dyn Storage>,
+    job: Option<&str>,
+    wanted: &(dyn Fn(&CatalogEntry) -> bool + Sync),
+    context: &Context,
+) -> Result<SyncReport> {
+    let storages = [Arc::clone(from), Arc::clone(to)];
+    let query = Query { job, ..Query::default() };
+    let look = async { Ok(Catalog::query(&storages, &query).await) };
+    let mut catalog = context.cancel.guard(look).await?;
+    if let Some(unreachable) = catalog.unreachable.first().cloned() {
+        let problem = catalog.problems.into_iter().find(|problem| problem.storage == unreachable);
+        let silent = || Error::failed("sync", format!("storage {unreachable} can't be listed"));
+        return Err(problem.map_or_else(silent, |problem| problem.error));
+    }
+    let mut report = SyncReport::default();
+    for problem in catalog.problems.drain(..) {
+        context.warn(&format!("storage {}: {}", problem.storage, problem.error));
+    }
+    let mut in_a_row = 0;
+    for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from, to)) {
+        if !wanted(entry) {
+            report.unwanted.push(entry.id);
+            continue;
+        }
+        match copy(entry, from, to, false, context).await {
+            Ok(copied) => {
+                in_a_row = 0;
+                report.copied.push((entry.id, copied));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                in_a_row += 1;
+                report.failed.push((entry.id, error));
+                if in_a_row == GIVE_UP_AFTER {
+                    context.warn("sync ends here: one backup after the other fails");
+                    break;
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Whether `from` has a backup of which `to` has nothing, or not all.
+fn is_lacking(entry: &CatalogEntry, from: &Arc<dyn Storage>, to: &Arc<dyn Storage>) -> bool {
+    let copy = |name: &str| entry.copies.iter().find(|copy| copy.storage == name);
+    let whole = copy(to.name()).is_some_and(|copy| copy.damaged_parts.is_empty());
+    copy(from.name()).is_some() && !whole
+}
+
+/// A claim on a backup's folder, for as long as a copy of it may take.
+fn claim_body(started: Timestamp, from: &str) -> Vec<u8> {
+    let claim = serde_json::json!({
+        "copy_from": from, "started": started, "timeout_seconds": COPY_TIMEOUT.as_secs(),
+    });
+    claim.to_string().into_bytes()
+}

@@ -1,0 +1,260 @@
+//! Reading one object to its end: a broken download goes on from where it stood, if need be
+//! from another storage that holds the same bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::pipeline::Context;
+use crate::{ByteRange, Error, ErrorKind, Result, SourceStream, Storage};
+
+/// Longest pause between two tries.
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a broken download is tried again in one storage, before the next copy is read or
+/// the reading fails.
+///
+/// Both bounds count from the last byte that came: a large object over a bad line takes as many
+/// tries as it needs, as long as each brings something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// A storage that gives nothing for so long is taken for broken.
+    pub stall: Duration,
+    /// Pause before the first try; each further one is twice as long, up to ten seconds.
+    pub first_pause: Duration,
+    /// Most tries without a new byte.
+    pub tries: u32,
+    /// Longest time without a new byte, with all tries.
+    pub give_up: Duration,
+}
+
+impl Default for Patience {
+    /// Six tries and three minutes; a minute of silence is a broken stream. Less than the half
+    /// hour after which the pipeline gives up on a silent source, also with several copies.
+    fn default() -> Self {
+        Self {
+            stall: Duration::from_secs(60),
+            first_pause: Duration::from_millis(500),
+            tries: 6,
+            give_up: Duration::from_secs(180),
+        }
+    }
+}
+
+/// The storages that hold the same bytes, the best first, and which of them is read. One that
+/// failed is not asked first for the next object either: clones share it.
+#[derive(Clone)]
+pub(crate) struct Copies {
+    storages: Vec<Arc<dyn Storage>>,
+    reading: Arc<AtomicUsize>,
+}
+
+impl Copies {
+    pub(crate) fn new(first: Arc<dyn Storage>, others: Vec<Arc<dyn Storage>>) -> Self {
+        let storages = std::iter::once(first).chain(others).collect();
+        Self { storages, reading: Arc::default() }
+    }
+
+    /// The one that is read now.
+    pub(crate) fn current(&self) -> &Arc<dyn Storage> {
+        &self.storages[self.reading.load(Ordering::Relaxed)]
+    }
+
+    /// All of them, the one that is read now first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
+        let now = self.reading.load(Ordering::Relaxed);
+        self.storages[now..].iter().chain(&self.storages[..now])
+    }
+
+    fn go_on_with(&self, storage: &Arc<dyn Storage>) {
+        if let Some(index) = self.storages.iter().position(|other| Arc::ptr_eq(other, storage)) {
+            self.reading.store(index, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What to read, and how.
+#[derive(Clone)]
+pub(crate) struct Wanted {
+    pub(crate) copies: Copies,
+    pub(crate) key: String,
+    /// Its size, where it is known: a stream that ends before is broken.
+    pub(crate) bytes: Option<u64>,
+    pub(crate) patience: Patience,
+    pub(crate) context: Option<Context>,
+}
+
+/// A download that is under way.
+pub(crate) struct Download {
+    wanted: Wanted,
+    storage: Arc<dyn Storage>,
+    /// Copies that were not tried yet, the next one last.
+    left: Vec<Arc<dyn Storage>>,
+    /// Names of the storages that bytes came from.
+    pub(crate) came_from: Vec<String>,
+    stream: Option<Box<dyn SourceStream>>,
+    /// Whether a byte came since the stream was opened.
+    flowing: bool,
+    offset: u64,
+    tries: u32,
+    last_byte: Instant,
+}
+
+impl Download {
+    /// Opens the first copy that can be opened. A storage has retries of its own, so here each
+    /// gets one chance.
+    ///
+    /// # Errors
+    /// Those of the last copy.
+    pub(crate) async fn open(wanted: Wanted) -> Result<Self> {
+        let mut left: Vec<_> = wanted.copies.all().cloned().collect();
+        left.reverse();
+        let storage = left.pop().unwrap_or_else(|| Arc::clone(wanted.copies.current()));
+        let mut download = Self {
+            wanted,
+            storage,
+            left,
+            came_from: Vec::new(),
+            stream: None,
+            flowing: false,
+            offset: 0,
+            tries: 0,
+            last_byte: Instant::now(),
+        };
+        while let Err(error) = download.connect().await {
+            match remedy(&error) {
+                Remedy::TryAgain | Remedy::OtherCopy => download.next_copy(error)?,
+                Remedy::None => return Err(error),
+            }
+        }
+        Ok(download)
+    }
+
+    /// The next bytes; `None` at the end of the object.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let error = match self.read_on().await {
+                Ok(Some(chunk)) => {
+                    self.note_progress(&chunk);
+                    return Ok(Some(chunk));
+                }
+                Ok(None) if self.is_cut_off() => self.broken("ended early"),
+                Ok(None) => return Ok(None),
+                Err(error) => error,
+            };
+            self.stream = None;
+            match remedy(&error) {
+                Remedy::TryAgain if self.may_try_again() => {
+                    self.pause_before_next_try(&error).await
+                }
+                Remedy::TryAgain | Remedy::OtherCopy => self.next_copy(error)?,
+                Remedy::None => return Err(error),
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<()> {
+        let range = ByteRange { offset: self.offset, length: None };
+        let opened = self.storage.open(&self.wanted.key, range);
+        let opened = tokio::time::timeout(self.wanted.patience.stall, opened).await;
+        self.stream = Some(opened.unwrap_or_else(|_| Err(self.silent()))?);
+        self.flowing = false;
+        Ok(())
+    }
+
+    async fn read_on(&mut self) -> Result<Option<Bytes>> {
+        if self.stream.is_none() {
+            self.connect().await?;
+        }
+        let Some(stream) = &mut self.stream else { return Ok(None) };
+        let next = tokio::time::timeout(self.wanted.patience.stall, stream.next_chunk()).await;
+        next.unwrap_or_else(|_| Err(self.silent()))
+    }
+
+    fn note_progress(&mut self, chunk: &Bytes) {
+        self.offset += chunk.len() as u64;
+        self.flowing = true;
+        self.tries = 0;
+        self.last_byte = Instant::now();
+        if self.came_from.last().is_none_or(|last| last != self.storage.name()) {
+            self.came_from.push(self.storage.name().to_owned());
+        }
+    }
+
+    /// An end before the known size. Only when a fresh stream gives nothing either, it really
+    /// is the end of what is stored.
+    fn is_cut_off(&self) -> bool {
+        self.flowing && self.wanted.bytes.is_some_and(|bytes| self.offset < bytes)
+    }
+
+    fn may_try_again(&self) -> bool {
+        let patience = &self.wanted.patience;
+        self.tries < patience.tries && self.last_byte.elapsed() < patience.give_up
+    }
+
+    async fn pause_before_next_try(&mut self, error: &Error) {
+        let pause = self.wanted.patience.first_pause * 2_u32.saturating_pow(self.tries.min(16));
+        self.tries += 1;
+        tracing::warn!(
+            storage = self.storage.name(),
+            key = self.wanted.key,
+            offset = self.offset,
+            "a download broke and is taken up again: {error}"
+        );
+        tokio::time::sleep(pause.min(MOST_PAUSE)).await;
+    }
+
+    /// Goes on with the next copy; without one, `error` stands.
+    fn next_copy(&mut self, error: Error) -> Result<()> {
+        let Some(next) = self.left.pop() else { return Err(error) };
+        let message = format!(
+            "storage {} failed while {} was read ({error}); going on at byte {} from storage {}",
+            self.storage.name(),
+            self.wanted.key,
+            self.offset,
+            next.name()
+        );
+        tracing::warn!("{message}");
+        if let Some(context) = &self.wanted.context {
+            context.warn(&message);
+        }
+        self.wanted.copies.go_on_with(&next);
+        self.storage = next;
+        self.stream = None;
+        self.tries = 0;
+        self.last_byte = Instant::now();
+        Ok(())
+    }
+
+    fn silent(&self) -> Error {
+        self.broken(&format!("gave nothing for {} s", self.wanted.patience.stall.as_secs_f32()))
+    }
+
+    fn broken(&self, how: &str) -> Error {
+        let stage = format!("storage {}", self.storage.name());
+        Error::new(ErrorKind::Unchecked, stage, format!("{} {how}", self.wanted.key))
+            .next_step("look whether the storage is reachable and not overloaded, then try again")
+    }
+}
+
+enum Remedy {
+    TryAgain,
+    OtherCopy,
+    /// Damage is told, not worked around: the bytes before may be wrong as well.
+    None,
+}
+
+fn remedy(error: &Error) -> Remedy {
+    match error.kind() {
+        ErrorKind::NotFound => Remedy::OtherCopy,
+        ErrorKind::Damaged
+        | ErrorKind::Refused
+        | ErrorKind::Usage
+        | ErrorKind::Interrupted
+        | ErrorKind::Disconnected => Remedy::None,
+        _ => Remedy::TryAgain,
+    }
+}
