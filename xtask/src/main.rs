@@ -13,6 +13,7 @@ mod program;
 mod servers;
 mod setup;
 mod soak;
+mod storage_servers;
 mod test;
 mod tidy;
 

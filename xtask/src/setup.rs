@@ -6,6 +6,7 @@ use crate::Outcome;
 use crate::packages::{apt_install, cargo_install, need};
 use crate::program::{is_there, output};
 use crate::servers::{self, Server};
+use crate::storage_servers;
 
 /// The test runner's version; any newer one does too.
 const NEXTEST_VERSION: &str = "0.9.143";
@@ -14,6 +15,7 @@ const NEXTEST_VERSION: &str = "0.9.143";
 pub fn run() -> Outcome {
     programs()?;
     servers::ensure().map(|servers| println!("PostgreSQL {}", majors(&servers)))?;
+    storage_servers::ensure()?;
     nextest();
     crate::cargo_deny::install().map(|_| println!("Ready."))
 }

@@ -1,10 +1,9 @@
 //! `cargo xtask test`: every test, against real servers, and the examples in the documentation.
 
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::program::{command, run as run_program, run_command, target};
-use crate::{Outcome, containers, servers, setup};
+use crate::{Outcome, containers, servers, setup, storage_servers};
 
 /// Runs every test; `args` go to the test runner.
 pub fn run(args: &[String]) -> Outcome {
@@ -15,6 +14,7 @@ pub fn run(args: &[String]) -> Outcome {
 pub fn run_with(env: &[(&str, &str)], nextest_args: &[&str], args: &[String]) -> Outcome {
     setup::programs()?;
     let servers = servers::ensure()?;
+    storage_servers::ensure()?;
     let in_containers = containers::usable();
     match &in_containers {
         Some(engine) => println!("PostgreSQL from: containers ({engine})"),
@@ -22,7 +22,7 @@ pub fn run_with(env: &[(&str, &str)], nextest_args: &[&str], args: &[String]) ->
     }
     let seed = seed();
     println!("Seed of the random cases: {seed} (MARB_TEST_SEED={seed} repeats them)");
-    let program = build_program()?;
+    let program = target().join("debug/marb-backup");
 
     let nextest = setup::nextest();
     let mut tests = command("cargo", if nextest { &["nextest", "run"] } else { &["test"] });
@@ -44,12 +44,6 @@ pub fn run_with(env: &[(&str, &str)], nextest_args: &[&str], args: &[String]) ->
         run_program("cargo", &["test", "--workspace", "--doc", "--quiet"])?;
     }
     run_command(&mut tests)
-}
-
-/// The program itself: tests run it as a user would.
-fn build_program() -> Outcome<PathBuf> {
-    run_program("cargo", &["build", "--quiet", "--package", "backup-cli"])?;
-    Ok(target().join("debug/marb-backup"))
 }
 
 fn seed() -> u64 {
