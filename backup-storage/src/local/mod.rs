@@ -210,6 +210,11 @@ impl Storage for Local {
         self.blocking(move |place| place.list(&prefix)).await
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |place| place.folders(&prefix)).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         let key = key.to_owned();
         self.blocking(move |place| place.delete(&key)).await

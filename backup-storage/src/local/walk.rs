@@ -1,6 +1,6 @@
 //! Listing and sweeping: walks over the files below a folder.
 
-use std::fs::{self, DirEntry, Metadata};
+use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -36,6 +36,33 @@ impl Place {
         Ok(objects)
     }
 
+    /// The folders directly in `prefix` with an object somewhere below, sorted.
+    pub(super) fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (key, entry) in self.entries_of(prefix)? {
+            if self.kind_of(&entry)?.is_some_and(|kind| kind.is_dir()) && self.holds_object(&key)? {
+                names.push(name_of(&key).to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Looks no further than the first object.
+    fn holds_object(&self, folder: &str) -> Result<bool> {
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for (key, entry) in self.entries(&folder)? {
+                match self.kind_of(&entry)? {
+                    Some(kind) if kind.is_dir() => folders.push(key),
+                    Some(kind) if kind.is_file() && check_key(&key).is_ok() => return Ok(true),
+                    _ => {}
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes leftovers below `prefix` last written before `older_than`; says how many.
     pub(super) fn sweep(&self, prefix: &str, older_than: SystemTime) -> Result<u64> {
         let mut old = Vec::new();
@@ -63,24 +90,12 @@ impl Place {
     /// Shows every file below the folder `prefix`. What vanishes meanwhile is skipped, so are
     /// links and what is neither file nor folder.
     fn walk(&self, prefix: &str, mut show: impl FnMut(Found) -> Result<()>) -> Result<()> {
-        let start = if prefix.is_empty() {
-            self.is_there()?
-        } else {
-            check_key(prefix)?;
-            self.find(prefix)?.is_some_and(|found| found.is_dir())
-        };
         let mut folders = Vec::new();
-        if start {
-            folders.push(prefix.to_owned());
-        }
-        while let Some(folder) = folders.pop() {
-            for (key, entry) in self.entries(&folder)? {
+        let mut next = Some(self.entries_of(prefix)?);
+        while let Some(entries) = next {
+            for (key, entry) in entries {
                 let path = entry.path();
-                let kind = match unless_gone(entry.file_type()) {
-                    Ok(Some(kind)) => kind,
-                    Ok(None) => continue,
-                    Err(e) => return Err(self.cant_read("look at", &path, e)),
-                };
+                let Some(kind) = self.kind_of(&entry)? else { continue };
                 if kind.is_dir() {
                     folders.push(key);
                 } else if kind.is_file() {
@@ -93,8 +108,25 @@ impl Place {
                     tracing::warn!(path = %path.display(), "neither file nor folder: skipped");
                 }
             }
+            next = folders.pop().map(|folder: String| self.entries(&folder)).transpose()?;
         }
         Ok(())
+    }
+
+    /// What lies in the folder `prefix` ("" for the root); nothing when it isn't there.
+    fn entries_of(&self, prefix: &str) -> Result<Vec<(String, DirEntry)>> {
+        let is_folder = if prefix.is_empty() {
+            self.is_there()?
+        } else {
+            check_key(prefix)?;
+            self.find(prefix)?.is_some_and(|found| found.is_dir())
+        };
+        if is_folder { self.entries(prefix) } else { Ok(Vec::new()) }
+    }
+
+    /// What an entry is; `None` for what vanished meanwhile.
+    fn kind_of(&self, entry: &DirEntry) -> Result<Option<FileType>> {
+        unless_gone(entry.file_type()).map_err(|e| self.cant_read("look at", &entry.path(), e))
     }
 
     /// What lies in a folder, with the key of each.
@@ -162,5 +194,24 @@ mod tests {
         // The root is another matter: without it nothing can be told.
         fs::remove_dir_all(folder.path()).unwrap();
         assert!(place.entries("").is_err());
+    }
+    #[test]
+    fn only_folders_with_an_object_are_shown() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        let place = Place::new("storage x".into(), root.clone());
+        assert!(place.folders("").unwrap().is_empty(), "before the first write");
+        for folder in ["full/deep/er", "full/empty", "unfinished/deep", "empty"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for file in ["file", "full/file", "full/deep/er/x", "unfinished/deep/x.partial"] {
+            fs::write(root.join(file), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("full"), root.join("link")).unwrap();
+        assert_eq!(place.folders("").unwrap(), ["full"]);
+        assert_eq!(place.folders("full").unwrap(), ["deep"]);
+        assert!(
+            place.folders("file").unwrap().is_empty() && place.folders("no").unwrap().is_empty()
+        );
     }
 }

@@ -1,6 +1,4 @@
 //! The local storage against the conformance suites, and against disks that fail.
-#![cfg(feature = "local")]
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -210,7 +208,7 @@ fn a_closed_folder_is_unchecked_to_readers_and_failed_to_writers() {
     // The test's own program may lie where nobody may look: hand over a copy.
     let program = scratch.path().join("again");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let name = "a_closed_folder_is_unchecked_to_readers_and_failed_to_writers";
+    let name = "local::a_closed_folder_is_unchecked_to_readers_and_failed_to_writers";
     let mut again = Command::new(program);
     again.args(["--exact", name, "--nocapture"]).env(FOLDER, scratch.path());
     std::os::unix::process::CommandExt::uid(&mut again, NOBODY);

@@ -1,0 +1,92 @@
+//! Finds out with a real object what a service keeps of the promises that are relied on.
+
+use backup_core::Result;
+use opendal::{Buffer, ErrorKind};
+
+use super::answer::Refusal;
+use super::explain::Doing;
+use super::service::Object;
+use super::store::Store;
+use super::writer::fresh_mark;
+
+/// What the probe object holds.
+pub(super) const CONTENT: &[u8] =
+    b"marb-backup asks what this storage can do. This object may be deleted.\n";
+
+/// What a probe found out about one ability of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The ability, by the name of the option or setting that asks for it: `conditional`,
+    /// `checksum`, `tags`, `object_lock`, `versions`, `delete`.
+    pub ability: &'static str,
+    /// What was found, in words.
+    pub message: String,
+    /// What to set where something that was asked for is missing; `None` where all is well.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn fine(ability: &'static str, message: impl Into<String>) -> Self {
+        Self { ability, message: message.into(), remedy: None }
+    }
+
+    pub(super) fn missing(
+        ability: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { ability, message: message.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+/// The service's own word for an error.
+pub(super) fn why(error: &opendal::Error) -> String {
+    Refusal::inside(error).map_or_else(|| error.message().to_owned(), ToString::to_string)
+}
+
+impl Store {
+    /// Writes an object, tries things on it, and removes it.
+    pub(super) async fn probe(&self) -> Result<Vec<Finding>> {
+        let mark = fresh_mark();
+        let key = format!(".marb-probe-{mark}");
+        let object = Object { key: &key, mark: &mark, probes: true };
+        if let Err(error) = self.service.put(&object, Buffer::from(CONTENT), false).await {
+            return match self.service.asked_too_much(&error) {
+                Some(finding) => Ok(vec![finding]),
+                None => Err(self.explain(Doing::Write, "write a probe object", error)),
+            };
+        }
+        let mut findings = vec![self.try_conditional(&object).await];
+        findings.extend(self.service.probe_more(&object).await);
+        if let Err(error) = self.service.delete(&key).await {
+            let why = why(&error);
+            findings.push(Finding::fine(
+                "delete",
+                format!("these credentials can't delete; the probe object {key} stays ({why})"),
+            ));
+        }
+        Ok(findings)
+    }
+
+    async fn try_conditional(&self, object: &Object<'_>) -> Finding {
+        let ability = "conditional";
+        let again = self.service.put(object, Buffer::from(CONTENT), true).await;
+        let remedy = "conditional = \"no\": the ids of backups then get random letters";
+        match again {
+            Err(error) if error.kind() == ErrorKind::ConditionNotMatch => {
+                Finding::fine(ability, "a conditional put leaves what is there alone")
+            }
+            Ok(_) => Finding::missing(
+                ability,
+                "the service stores over an object although it was told not to: two runs could \
+                 claim one id",
+                remedy,
+            ),
+            Err(error) => Finding::missing(
+                ability,
+                format!("the service does not know conditional puts ({})", why(&error)),
+                remedy,
+            ),
+        }
+    }
+}

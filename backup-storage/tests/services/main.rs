@@ -1,0 +1,17 @@
+//! Every storage against a real server of its kind.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[cfg(feature = "azure")]
+mod azure;
+#[cfg(feature = "s3")]
+mod forgetful;
+#[cfg(feature = "gcs")]
+mod gcs;
+#[cfg(feature = "local")]
+mod local;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod objects;
+#[cfg(feature = "s3")]
+mod s3;
+#[cfg(feature = "sftp")]
+mod sftp;
