@@ -5,7 +5,7 @@
 use backup_cli::config::{Config, Environment, Value};
 use backup_cli::{Deployment, RestoreOptions};
 use backup_core::pipeline::Context;
-use backup_core::{Error, Result};
+use backup_core::{Error, Query, Result};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -20,7 +20,7 @@ async fn main() -> Result<()> {
     let made = deployment.backup(job, false, &context).await?;
     println!("{} is in {}", made.manifest.id, made.stored_in.join(", "));
 
-    let catalog = deployment.catalog(Some(job)).await?;
+    let catalog = deployment.catalog(&Query { job: Some(job), ..Query::default() }).await?;
     let options = RestoreOptions::into_database(Value::Literal(target.clone()));
     let back = deployment.restore(catalog.find("latest")?, &options, &context).await?;
     println!("{} rows of {} tables are back", back.rows_compared, back.tables_compared);

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_core::{Catalog, Error, Result, Storage};
+use backup_core::{Catalog, Error, Query, Result, Storage};
 use backup_pg::ToolSearch;
 
-use crate::config::{Config, Environment, JobConfig, StorageConfig};
+use crate::config::{Config, Environment, JobConfig};
 use crate::wiring;
 
 /// The entry point for an application: a configuration and an environment, and the verbs on
@@ -69,22 +69,31 @@ impl Deployment {
         })
     }
 
-    /// Opens one storage, to be read or written by any job.
+    /// Opens one storage; what is written there is kept as `job` says.
     ///
     /// # Errors
     /// When it isn't configured, its URL or an option is wrong, or a secret can't be fetched.
-    pub async fn storage(&self, name: &str) -> Result<Arc<dyn Storage>> {
-        let storage = self.storage_config(name)?;
-        wiring::storage(name, storage, &storage.objects, self.environment()).await
+    pub async fn storage(&self, name: &str, job: Option<&str>) -> Result<Arc<dyn Storage>> {
+        let storage = self.config.storage.get(name).ok_or_else(|| {
+            let known: Vec<&str> = self.config.storage.keys().map(String::as_str).collect();
+            Error::usage("config", format!("there is no storage {name:?}"))
+                .next_step(format!("the config has: {}", known.join(", ")))
+        })?;
+        let job = job.and_then(|job| self.config.job.get(job));
+        let objects = match job.and_then(|job| job.objects.get(name)) {
+            Some(ours) => ours.over(&storage.objects),
+            None => storage.objects.clone(),
+        };
+        wiring::storage(name, storage, &objects, self.environment()).await
     }
 
-    /// Opens the storages of a job, to be written as it says, or all of them.
+    /// Opens the storages of a job, to be written as it says, or all of them. Those of this host
+    /// come first: of several copies the nearest is read.
     ///
     /// # Errors
     /// As [`Deployment::storage`], and when there is none at all.
     pub async fn storages(&self, job: Option<&str>) -> Result<Vec<Arc<dyn Storage>>> {
-        let job = job.and_then(|name| self.config.job.get(name));
-        let names: Vec<&String> = match job {
+        let mut names: Vec<&String> = match job.and_then(|job| self.config.job.get(job)) {
             Some(job) => job.storages.iter().collect(),
             None => self.config.storage.keys().collect(),
         };
@@ -92,37 +101,29 @@ impl Deployment {
             return Err(Error::usage("config", "there is no storage")
                 .next_step("add a [storage.NAME] to the config, or name one with --from URL"));
         }
+        let is_near = |name: &String| {
+            self.config.storage.get(name).is_some_and(|storage| storage.url.starts_with("file:"))
+        };
+        names.sort_by_key(|name| !is_near(name));
         let mut storages = Vec::with_capacity(names.len());
         for name in names {
-            let storage = self.storage_config(name)?;
-            let objects = match job.and_then(|job| job.objects.get(name)) {
-                Some(ours) => ours.over(&storage.objects),
-                None => storage.objects.clone(),
-            };
-            storages.push(wiring::storage(name, storage, &objects, self.environment()).await?);
+            storages.push(self.storage(name, job).await?);
         }
         Ok(storages)
     }
 
-    fn storage_config(&self, name: &str) -> Result<&StorageConfig> {
-        self.config.storage.get(name).ok_or_else(|| {
-            let known: Vec<&str> = self.config.storage.keys().map(String::as_str).collect();
-            Error::usage("config", format!("there is no storage {name:?}"))
-                .next_step(format!("the config has: {}", known.join(", ")))
-        })
-    }
-
-    /// What backups there are, of one job or of all.
+    /// What backups there are: those that `query` asks for.
     ///
     /// # Errors
     /// When the configuration is wrong. A storage that can't be read is one of the catalog's
     /// problems, not an error.
-    pub async fn catalog(&self, job: Option<&str>) -> Result<Catalog> {
-        let mut catalog = Catalog::load(&self.storages(job).await?, job).await;
+    pub async fn catalog(&self, query: &Query<'_>) -> Result<Catalog> {
+        let mut catalog = Catalog::query(&self.storages(query.job).await?, query).await;
         for entry in &mut catalog.backups {
             // A storage that the job does not name is no place where its backups are missing.
             if let Some(job) = self.config.job.get(&entry.manifest.job) {
                 entry.missing_in.retain(|storage| job.storages.contains(storage));
+                entry.unknown_in.retain(|storage| job.storages.contains(storage));
             }
         }
         Ok(catalog)

@@ -217,7 +217,7 @@ impl Deployment {
 
     async fn examine_storage(&self, name: &str, diagnosis: &mut Diagnosis) {
         let subject = format!("storage {name}");
-        let probed = match self.storage(name).await {
+        let probed = match self.storage(name, None).await {
             Ok(storage) => probe(storage).await,
             Err(error) => Err(error),
         };

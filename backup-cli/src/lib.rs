@@ -18,6 +18,7 @@
 //! ```
 
 pub mod config;
+mod copying;
 mod deployment;
 mod doctor;
 mod file_source;

@@ -65,6 +65,10 @@ pub enum Verb {
     Restore(RestoreArgs),
     /// Write a decoded part to stdout, for pipes
     Cat(CatArgs),
+    /// Copy one backup from a storage to another, byte for byte, without decrypting
+    Copy(CopyArgs),
+    /// Copy every backup that a storage lacks from another one
+    Sync(SyncArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration
@@ -150,7 +154,20 @@ pub struct From {
 
 /// `list`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 all storages answered, 8 one could not be read.
+
+Examples:
+  marb-backup list
+  marb-backup list --since 30d --limit 5
+  marb-backup list --from s3://marb2-backups/production")]
 pub struct ListArgs {
+    /// Only backups since then: 2026-11-01, 2026-11-01T02:00:00Z, or 30d for thirty days back
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Of each job only the newest N
+    #[arg(long, value_name = "N")]
+    pub limit: Option<std::num::NonZeroUsize>,
     /// Where to look.
     #[command(flatten)]
     pub from: From,
@@ -243,6 +260,55 @@ pub struct CatArgs {
     /// Where to look.
     #[command(flatten)]
     pub from: From,
+}
+
+/// Between which storages to copy.
+#[derive(Debug, Clone, Args)]
+pub struct Between {
+    /// Storage to read: its name in the config, or a URL
+    #[arg(long, value_name = "STORAGE")]
+    pub from: String,
+    /// Storage to fill: its name in the config, or a URL
+    #[arg(long, value_name = "STORAGE")]
+    pub to: String,
+    /// Only backups of this job
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+}
+
+/// `copy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Needs no key. What is there already with its size is kept; what differs is copied anew. The
+manifest comes last: a copy that fails is not listed.
+
+Examples:
+  marb-backup copy latest --from local --to offsite
+  marb-backup copy 20261122T020000Z --from s3://marb2-backups/production --to file:///rescued")]
+pub struct CopyArgs {
+    /// A backup's id, or `latest`
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Storages.
+    #[command(flatten)]
+    pub between: Between,
+    /// Read what is there already, and copy it anew where it is damaged
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Copies oldest first; deletes nothing. Needs no key. Exit code 3 when some backups failed.
+
+Examples:
+  marb-backup sync --from local --to offsite
+  marb-backup sync --from offsite --to file:///mnt/disk --job database")]
+pub struct SyncArgs {
+    /// Storages.
+    #[command(flatten)]
+    pub between: Between,
 }
 
 /// `doctor`

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::pipeline;
-use backup_core::{Committed, Error, ErrorKind, PartRole, Result, Sink, SinkWriter};
+use backup_core::{Committed, Error, ErrorKind, PartRole, Query, Result, Sink, SinkWriter};
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
@@ -18,7 +18,8 @@ use super::{Session, catalog, setup};
 pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
     let deployment = setup::for_reading(&args.from, &session.common)?;
     let context = &session.context;
-    let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
+    let query = Query::for_backup(args.from.job.as_deref(), &args.id)?;
+    let catalog = catalog(&deployment, &query, session).await?;
     let reader = deployment.reader(catalog.find(&args.id)?).await?;
     let parts = &reader.manifest().parts;
     let part = match &args.part {

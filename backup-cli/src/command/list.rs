@@ -1,7 +1,10 @@
 //! `list`: what backups there are, in every storage.
 
-use backup_core::{Catalog, CatalogEntry, ErrorKind, Result};
-use jiff::Timestamp;
+use std::num::NonZero;
+
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result};
+use jiff::civil::Date;
+use jiff::{Span, Timestamp, Zoned};
 use serde_json::{Value, json};
 
 use super::args::ListArgs;
@@ -14,8 +17,13 @@ use super::{Session, error_json, exit_code, setup};
 /// When flags or config are wrong.
 pub async fn run(args: ListArgs, session: &Session) -> Result<u8> {
     let deployment = setup::for_reading(&args.from, &session.common)?;
-    let job = args.from.job.as_deref();
-    let catalog = session.context.cancel.guard(deployment.catalog(job)).await?;
+    let query = Query {
+        job: args.from.job.as_deref(),
+        since: args.since.as_deref().map(|text| since(text, &Zoned::now())).transpose()?,
+        limit: args.limit.map(NonZero::get),
+        id: None,
+    };
+    let catalog = session.context.cancel.guard(deployment.catalog(&query)).await?;
     if session.common.json {
         output::print_json(&as_json(&catalog))?;
     } else {
@@ -27,6 +35,22 @@ pub async fn run(args: ListArgs, session: &Session) -> Result<u8> {
         eprintln!("{label} storage {}: {}", problem.storage, problem.error);
     }
     Ok(if catalog.problems.is_empty() { 0 } else { exit_code(ErrorKind::Unchecked) })
+}
+
+/// `30d` is thirty days before now; `2026-11-01` is that day's start here, or a full time.
+fn since(text: &str, now: &Zoned) -> Result<Timestamp> {
+    let ago = || {
+        let span: Span = text.parse().ok()?;
+        now.checked_sub(span.abs()).ok().map(|then| then.timestamp())
+    };
+    let day = || {
+        let day: Date = text.parse().ok()?;
+        day.to_zoned(now.time_zone().clone()).ok().map(|start| start.timestamp())
+    };
+    text.parse().ok().or_else(day).or_else(ago).ok_or_else(|| {
+        Error::usage("flags", format!("--since {text:?} is neither a time nor a duration"))
+            .next_step("write 2026-11-01, 2026-11-01T02:00:00Z, or 30d for thirty days back")
+    })
 }
 
 fn as_text(catalog: &Catalog) -> String {
@@ -59,6 +83,9 @@ fn state(entry: &CatalogEntry) -> String {
     }
     for storage in &entry.missing_in {
         words.push(format!("missing in {storage}"));
+    }
+    for storage in &entry.unknown_in {
+        words.push(format!("unknown in {storage}"));
     }
     let proofs: Vec<(&str, Proven)> =
         entry.copies.iter().map(|copy| (copy.storage.as_str(), proven(&copy.proofs))).collect();
@@ -103,7 +130,7 @@ fn as_json(catalog: &Catalog) -> Value {
     let problems: Vec<Value> = problems
         .map(|problem| json!({ "storage": problem.storage, "error": error_json(&problem.error) }))
         .collect();
-    json!({ "backups": backups, "problems": problems })
+    json!({ "backups": backups, "problems": problems, "unreachable": catalog.unreachable })
 }
 
 /// One backup as JSON: its manifest, and where it lies.
@@ -119,12 +146,24 @@ pub fn entry_json(entry: &CatalogEntry) -> Value {
         "manifest": entry.manifest,
         "copies": copies,
         "missing_in": entry.missing_in,
+        "unknown_in": entry.unknown_in,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn since_takes_days_times_and_spans() {
+        let now: Zoned = "2026-11-22T12:00:00+00:00[UTC]".parse().unwrap();
+        let at = |text: &str| since(text, &now).map(|then| then.to_string());
+        assert_eq!(at("2026-11-01").unwrap(), "2026-11-01T00:00:00Z");
+        assert_eq!(at("2026-11-01T02:03:04Z").unwrap(), "2026-11-01T02:03:04Z");
+        assert_eq!(at("30d").unwrap(), "2026-10-23T12:00:00Z");
+        assert_eq!(at("1w 12h").unwrap(), "2026-11-15T00:00:00Z");
+        assert!(at("yesterday").is_err());
+    }
 
     #[test]
     fn a_failure_is_not_hidden_by_an_older_or_equally_old_success() {

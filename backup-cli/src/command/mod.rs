@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod cat;
 mod config;
+mod copy;
 mod demo;
 mod doctor;
 mod generate;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use backup_core::pipeline::{Cancel, Context};
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Query, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -111,6 +112,8 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Verify(args) => verify::run(args, &session).await,
         Verb::Restore(args) => restore::run(args, &session).await,
         Verb::Cat(args) => cat::run(args, &session).await,
+        Verb::Copy(args) => copy::copy(args, &session).await,
+        Verb::Sync(args) => copy::sync(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),
@@ -122,10 +125,10 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
 /// What backups there are. What could not be read is told: the wanted one may be there.
 pub async fn catalog(
     deployment: &backup_cli::Deployment,
-    job: Option<&str>,
+    query: &Query<'_>,
     session: &Session,
 ) -> Result<backup_core::Catalog> {
-    let catalog = session.context.cancel.guard(deployment.catalog(job)).await?;
+    let catalog = session.context.cancel.guard(deployment.catalog(query)).await?;
     for problem in &catalog.problems {
         session.context.warn(&format!("storage {}: {}", problem.storage, problem.error));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use backup_cli::{RestoreOptions, RestoreSummary};
-use backup_core::{Error, Result};
+use backup_core::{Error, Query, Result};
 use serde_json::json;
 
 use super::args::RestoreArgs;
@@ -24,7 +24,8 @@ pub async fn run(args: RestoreArgs, session: &Session) -> Result<u8> {
         deployment.restore_file(Path::new(&args.what), &options, &session.context).await?
     } else {
         let deployment = setup::for_reading(&args.from, &session.common)?;
-        let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
+        let query = Query::for_backup(args.from.job.as_deref(), &args.what)?;
+        let catalog = catalog(&deployment, &query, session).await?;
         deployment.restore(catalog.find(&args.what)?, &options, &session.context).await?
     };
     tell(&summary, started.elapsed(), session)?;

@@ -11,7 +11,7 @@ use backup_cli::config::{
 };
 use backup_core::{Error, Result};
 
-use super::args::{BackupArgs, Common, From, JobFlags};
+use super::args::{BackupArgs, Between, Common, From, JobFlags};
 
 /// The environment of this process.
 pub fn environment() -> Environment {
@@ -93,6 +93,28 @@ pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
     };
     add_keys(&mut config.encryption, from);
     Deployment::new(config, environment())
+}
+
+/// The deployment for copying, and the names of the two storages in it.
+///
+/// # Errors
+/// When flags or config are wrong.
+pub fn for_copying(between: &Between, common: &Common) -> Result<(Deployment, [String; 2])> {
+    let is_url = |text: &str| text.contains(":/");
+    let mut config = match find_config(common.config.as_deref(), &environment()) {
+        None if is_url(&between.from) && is_url(&between.to) => Config::default(),
+        _ => config(common)?.1,
+    };
+    let mut name = |text: &str, role: &str| {
+        if !is_url(text) {
+            return Ok(text.to_owned());
+        }
+        config.storage.insert(role.to_owned(), storage_from_flag(text)?);
+        Ok::<_, Error>(role.to_owned())
+    };
+    // Names that a config can't sensibly have, so that none of its storages is replaced.
+    let names = [name(&between.from, "--from")?, name(&between.to, "--to")?];
+    Ok((Deployment::new(config, environment())?, names))
 }
 
 /// The deployment for a plain file: a config is welcome but not needed.

@@ -1,6 +1,6 @@
 //! `show`: one backup, and with `--contents` what is inside.
 
-use backup_core::{CatalogEntry, Contents, Inventory, Result, TableData};
+use backup_core::{CatalogEntry, Contents, Inventory, Query, Result, TableData};
 use serde_json::json;
 
 use super::args::ShowArgs;
@@ -15,7 +15,8 @@ use super::{Session, catalog, setup};
 pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     let deployment = setup::for_reading(&args.from, &session.common)?;
     let context = &session.context;
-    let catalog = catalog(&deployment, args.from.job.as_deref(), session).await?;
+    let query = Query::for_backup(args.from.job.as_deref(), &args.id)?;
+    let catalog = catalog(&deployment, &query, session).await?;
     let entry = catalog.find(&args.id)?;
     let contents = if args.contents {
         let reader = deployment.reader(entry).await?;

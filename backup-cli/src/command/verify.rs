@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backup_cli::{Deployment, FileCheck};
-use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Result, VerifyReport};
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result, VerifyReport};
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
@@ -23,7 +23,12 @@ pub async fn run(args: VerifyArgs, session: &Session) -> Result<u8> {
     }
     let deployment = setup::for_reading(&args.from, &session.common)?;
     let job = args.from.job.as_deref();
-    let catalog = session.context.cancel.guard(deployment.catalog(job)).await?;
+    let query = if args.all {
+        Query { job, ..Query::default() }
+    } else {
+        Query::for_backup(job, &args.what)?
+    };
+    let catalog = session.context.cancel.guard(deployment.catalog(&query)).await?;
     let entries = if args.all {
         // What can't even be listed can't be checked either.
         if catalog.backups.is_empty() {

@@ -5,7 +5,7 @@ mod settings;
 
 use std::sync::Arc;
 
-use backup_core::{Error, Result, Storage, Transform};
+use backup_core::{Error, Result, Storage, Throttled, Transform};
 use backup_pg::{Connection, Server};
 use secrecy::ExposeSecret;
 
@@ -36,6 +36,14 @@ pub(crate) async fn storage(
             settings.refuse_all(name)?;
             Arc::new(backup_storage::Local::from_url(name, url)?)
         }
+        #[cfg(feature = "s3")]
+        "s3" => Arc::new(backup_storage::S3::from_url(name, url, &settings)?),
+        #[cfg(feature = "gcs")]
+        "gs" => Arc::new(backup_storage::Gcs::from_url(name, url, &settings)?),
+        #[cfg(feature = "azure")]
+        "az" => Arc::new(backup_storage::Azure::from_url(name, url, &settings)?),
+        #[cfg(feature = "sftp")]
+        "sftp" | "scp" => Arc::new(backup_storage::Sftp::from_url(name, url, &settings)?),
         scheme => {
             return Err(Error::usage(
                 "storage",
@@ -44,7 +52,10 @@ pub(crate) async fn storage(
             .next_step(format!("use a URL like {}", URLS.join(" or "))));
         }
     };
-    Ok(storage)
+    match config.max_rate {
+        Some(rate) => Ok(Arc::new(Throttled::new(storage, rate)?)),
+        None => Ok(storage),
+    }
 }
 
 /// The codec for a word of the configuration; `none` has none.

@@ -34,7 +34,7 @@ const USUAL: [Usual; 13] = [
     secret("s3", "AWS_ACCESS_KEY_ID", "access_key_id"),
     secret("s3", "AWS_SECRET_ACCESS_KEY", "secret_access_key"),
     secret("s3", "AWS_SESSION_TOKEN", "session_token"),
-    option("gs", "GOOGLE_APPLICATION_CREDENTIALS", "credential_path"),
+    option("gs", "GOOGLE_APPLICATION_CREDENTIALS", "credential_file"),
     option("az", "AZURE_STORAGE_ENDPOINT", "endpoint"),
     option("az", "AZURE_STORAGE_ACCOUNT", "account_name"),
     secret("az", "AZURE_STORAGE_KEY", "account_key"),

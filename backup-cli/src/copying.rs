@@ -1,0 +1,68 @@
+//! Bringing backups from one storage to another: `copy`, `sync`.
+
+use std::sync::Arc;
+
+use backup_core::pipeline::Context;
+use backup_core::{BackupId, Catalog, CopyReport, Query, Result, Storage, SyncReport, layout};
+
+use crate::Deployment;
+
+impl Deployment {
+    /// Brings the backup `wanted` (an id, or `latest`) to the storage `to`, from its copy in
+    /// `from`. With `check`, files that are there already are read, and copied anew when damaged.
+    ///
+    /// # Errors
+    /// As [`backup_core::copy`](fn@backup_core::copy), and when there is no such backup.
+    pub async fn copy(
+        &self,
+        wanted: &str,
+        job: Option<&str>,
+        [from, to]: [&str; 2],
+        check: bool,
+        context: &Context,
+    ) -> Result<(BackupId, CopyReport)> {
+        let source = self.storage(from, None).await?;
+        let query = Query::for_backup(job, wanted)?;
+        let look = async { Ok(Catalog::query(&[Arc::clone(&source)], &query).await) };
+        let catalog = context.cancel.guard(look).await?;
+        let entry = catalog.find(wanted)?;
+        let target = self.storage(to, Some(&entry.manifest.job)).await?;
+        let report = backup_core::copy(entry, &source, &target, check, context).await?;
+        Ok((entry.id, report))
+    }
+
+    /// Copies every backup of `from` that `to` lacks, of one job or of all.
+    ///
+    /// # Errors
+    /// As [`backup_core::sync`](fn@backup_core::sync). A backup that can't be copied is in the
+    /// report.
+    pub async fn sync(
+        &self,
+        job: Option<&str>,
+        [from, to]: [&str; 2],
+        context: &Context,
+    ) -> Result<SyncReport> {
+        let source = self.storage(from, None).await?;
+        let jobs = match job {
+            Some(job) => vec![job.to_owned()],
+            None => context.cancel.guard(jobs_in(source.as_ref())).await?,
+        };
+        let mut report = SyncReport::default();
+        for job in &jobs {
+            let target = self.storage(to, Some(job)).await?;
+            let wanted = |_: &_| true;
+            let one = backup_core::sync(&source, &target, Some(job), &wanted, context).await?;
+            report.copied.extend(one.copied);
+            report.unwanted.extend(one.unwanted);
+            report.failed.extend(one.failed);
+        }
+        Ok(report)
+    }
+}
+
+/// The jobs that have a folder in a storage.
+async fn jobs_in(storage: &dyn Storage) -> Result<Vec<String>> {
+    let mut folders = storage.folders("").await?;
+    folders.retain(|folder| layout::check_job_name(folder).is_ok());
+    Ok(folders)
+}
