@@ -142,7 +142,12 @@ async fn a_storage_that_hangs_at_any_call_does_not_hang_the_run() {
             let all: Vec<Arc<dyn Storage>> = vec![Arc::new(troubled), second.clone()];
             let plan = BackupPlan {
                 timeout: Duration::from_secs(2),
-                limits: Limits { source_stall: STEP * 10, sink_stall: STEP, commit: STEP },
+                limits: Limits {
+                    source_stall: STEP * 10,
+                    sink_stall: STEP,
+                    optional_stall: STEP,
+                    commit: STEP,
+                },
                 ..plan(all)
             };
             let result = run_quietly(plan).await;

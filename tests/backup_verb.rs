@@ -134,8 +134,8 @@ async fn a_storage_that_missed_the_claim_is_left_alone() {
     run_quietly(plan_at(started, storages(&[&there]))).await.unwrap();
     let keys = there.keys();
     for breaks in [false, true] {
-        // Of its calls the first two sweep, the third claims.
-        let flaky = CountedStorage::new(there.clone(), FailCalls::Only(3));
+        // Of its calls the first six tell whose folder it is, two sweep, the ninth claims.
+        let flaky = CountedStorage::new(there.clone(), FailCalls::Only(9));
         let all: Vec<Arc<dyn Storage>> = vec![here.clone(), Arc::new(flaky.clone())];
         let policy = Policy::AtLeast(1);
         let mut plan = BackupPlan { policy, adopt: true, ..plan_at(started, all) };
@@ -143,7 +143,7 @@ async fn a_storage_that_missed_the_claim_is_left_alone() {
             plan.parts[1].source = Arc::new(FaultySource::new(dump(), SourceFault::Open));
         }
         let result = run_quietly(plan).await;
-        assert!(flaky.calls()[2].starts_with("create_new"), "{:?}", flaky.calls());
+        assert!(flaky.calls()[8].starts_with("create_new"), "{:?}", flaky.calls());
         assert_eq!(result.is_err(), breaks);
         assert_eq!(there.keys(), keys);
         assert_all_whole(&[&there], "a missed claim").await;
@@ -184,10 +184,12 @@ async fn a_storage_that_cannot_be_read_is_only_a_warning() {
     let deaf = CountedStorage::new(memory.clone(), FailCalls::Only(1));
     let (ear, context) = Ear::context();
     let report = run(plan(vec![Arc::new(deaf.clone())]), &context).await.unwrap();
-    assert!(deaf.calls()[0].starts_with("list"));
+    assert!(deaf.calls()[0].starts_with("folders"));
     assert!(report.failed.is_empty());
     let warnings = ear.warnings();
-    assert!(warnings.len() == 1 && warnings[0].contains("could not check"), "{warnings:?}");
+    let [unchecked, unswept] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(unchecked.contains("could not check in storage memory that job"), "{unchecked}");
+    assert!(unswept.contains("storage memory could not be swept"), "{unswept}");
 }
 
 #[tokio::test]
@@ -258,6 +260,32 @@ async fn a_part_that_vanished_again_is_noticed_before_anything_is_listed() {
             }
         }
         assert_all_whole(&[&first, &second], "a stolen part").await;
+    }
+}
+
+#[tokio::test]
+async fn a_storage_that_has_other_bytes_than_were_sent_is_left_out() {
+    for file in ["app.dump", "RESTORE.md"] {
+        for policy in [Policy::All, Policy::AtLeast(1)] {
+            let (first, second) = (memory("first"), memory("second"));
+            let lossy = FaultyStorage::new(first.clone(), SinkFault::Miscount).only_keys_with(file);
+            let all: Vec<Arc<dyn Storage>> = vec![Arc::new(lossy), second.clone()];
+            match run_quietly(BackupPlan { policy, ..plan(all) }).await {
+                Ok(report) => {
+                    assert_eq!(
+                        (policy, report.stored_in),
+                        (Policy::AtLeast(1), vec!["second".into()])
+                    );
+                    let (name, error) = &report.failed[0];
+                    assert_eq!((&**name, error.kind()), ("first", ErrorKind::Damaged));
+                }
+                Err(error) => {
+                    assert_eq!((policy, error.kind()), (Policy::All, ErrorKind::Damaged));
+                    assert_empty(&first, file);
+                    assert_empty(&second, file);
+                }
+            }
+        }
     }
 }
 

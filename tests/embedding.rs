@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backup_cli::config::{Config, Environment, Value};
 use backup_cli::{Deployment, RestoreOptions};
-use backup_core::ErrorKind;
 use backup_core::pipeline::{Context, Event, Progress};
+use backup_core::{ErrorKind, Query};
 use backup_testkit::postgres::PostgresServer;
 
 use crate::support::Scratch;
@@ -51,7 +51,8 @@ async fn two_deployments_back_up_and_restore_in_one_process() {
         assert!(heard.read.load(Ordering::Relaxed) > 0);
         assert_eq!(heard.parts.load(Ordering::Relaxed), 3, "dump, globals, contents");
 
-        let catalog = deployment.catalog(Some("database")).await.unwrap();
+        let catalog =
+            deployment.catalog(&Query { job: Some("database"), ..Query::default() }).await.unwrap();
         let target = Value::Literal(server.url(&format!("{database}_back")));
         let options = RestoreOptions::into_database(target);
         let back =

@@ -27,7 +27,12 @@ struct Case {
     sinks: Vec<Arc<dyn Sink>>,
     policy: Policy,
     expected: Option<Digest>,
+    limits: Limits,
 }
+
+const SHORT: Duration = Duration::from_millis(300);
+const LIMITS: Limits =
+    Limits { source_stall: SHORT, sink_stall: SHORT, optional_stall: SHORT, commit: SHORT };
 
 impl Case {
     fn new(source: Arc<dyn Source>, sinks: &[&Arc<Memory>]) -> Self {
@@ -38,6 +43,7 @@ impl Case {
             sinks,
             policy: Policy::All,
             expected: None,
+            limits: LIMITS,
         }
     }
 
@@ -46,7 +52,6 @@ impl Case {
     }
 
     async fn run_in(self, context: &Context) -> Result<Outcome> {
-        const SHORT: Duration = Duration::from_millis(300);
         let first = Arc::clone(&self.sinks[0]);
         let flow = Flow {
             stages: self.stages,
@@ -54,7 +59,7 @@ impl Case {
             key: "job/part".to_owned(),
             policy: self.policy,
             expected: self.expected,
-            limits: Limits { source_stall: SHORT, sink_stall: SHORT, commit: SHORT },
+            limits: self.limits,
             ..Flow::new("part", self.source, first)
         };
         tokio::time::timeout(Duration::from_secs(20), pipeline::run(flow, context))

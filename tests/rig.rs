@@ -9,8 +9,8 @@ use backup_compress::Zstd;
 use backup_core::pipeline::{Cancel, Context, Event, Limits, Policy, Progress};
 use backup_core::{
     Authenticate, BackupPlan, BackupReader, BackupReport, Catalog, CatalogEntry, Decoders, Digest,
-    Error, ErrorKind, PartPlan, PartRole, Result, Source, SourceIdentity, Storage, Transform,
-    VerifyReport, verify,
+    Error, ErrorKind, PartPlan, PartRole, Patience, Result, Source, SourceIdentity, Storage,
+    Transform, VerifyReport, verify,
 };
 use backup_testkit::{Given, Memory, random, text};
 use jiff::Timestamp;
@@ -18,6 +18,14 @@ use jiff::Timestamp;
 pub const JOB: &str = "database";
 /// More than a chunk of the pipeline, so that an object takes several writes.
 pub const DUMP_BYTES: usize = 300_000;
+
+/// Few and quick tries: what fails in a test fails for good.
+pub const IMPATIENT: Patience = Patience {
+    stall: Duration::from_secs(5),
+    first_pause: Duration::from_millis(1),
+    tries: 2,
+    give_up: Duration::from_secs(5),
+};
 
 /// How often to repeat what is random; `MARB_SOAK=N` multiplies it.
 pub fn soak(count: u64) -> u64 {
@@ -115,7 +123,7 @@ pub fn plan_at(started: Timestamp, storages: Vec<Arc<dyn Storage>>) -> BackupPla
         storages,
         policy: Policy::All,
         timeout: Duration::from_secs(3600),
-        limits: Limits { source_stall: STEP, sink_stall: STEP, commit: STEP },
+        limits: Limits { source_stall: STEP, sink_stall: STEP, optional_stall: STEP, commit: STEP },
         adopt: false,
         started,
     }
@@ -204,7 +212,7 @@ pub fn decoders() -> Decoders {
 pub async fn verify_in(entry: &CatalogEntry, storage: Arc<dyn Storage>) -> VerifyReport {
     let signed = entry.manifest.parts.iter().any(|part| !part.keys.is_empty());
     let seal = signed.then_some(&SEAL as &dyn Authenticate);
-    let reader = BackupReader::new(entry, storage, decoders());
+    let reader = BackupReader::new(entry, storage, decoders()).with_patience(IMPATIENT);
     verify(&reader, seal, &|_| None, &Context::default()).await
 }
 

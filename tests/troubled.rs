@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::pipeline::Cancel;
@@ -20,6 +21,8 @@ pub enum Trouble {
     Stall,
     /// The caller is interrupted just before the call.
     Interrupt(Cancel),
+    /// Every call takes so long, whatever its number.
+    Distant(Duration),
 }
 
 #[derive(Clone)]
@@ -37,7 +40,10 @@ struct Calls {
 
 impl Calls {
     async fn call<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.made.fetch_add(1, Ordering::SeqCst) + 1 != self.at {
+        let number = self.made.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Trouble::Distant(latency) = &self.trouble {
+            tokio::time::sleep(*latency).await;
+        } else if number != self.at {
             return work.await;
         }
         match &self.trouble {
@@ -50,6 +56,7 @@ impl Calls {
                 cancel.interrupt("a test interrupted it");
                 work.await
             }
+            Trouble::Distant(_) => work.await,
         }
     }
 }
@@ -112,12 +119,20 @@ impl Storage for Troubled {
         self.calls.call(self.inner.list(prefix)).await
     }
 
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        self.calls.call(self.inner.folders(prefix)).await
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.calls.call(self.inner.delete(key)).await
     }
 
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
         self.calls.call(self.inner.create_new(key, body)).await
+    }
+
+    fn excludes(&self) -> bool {
+        self.inner.excludes()
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {

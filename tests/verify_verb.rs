@@ -213,8 +213,11 @@ async fn a_storage_that_fails_at_any_call_leaves_it_unchecked() {
                 assert!(worst(&report).is_none() && k > 10);
                 break;
             }
-            let what = format!("{:?}, {:?}", fail(k), storage.calls()[k as usize - 1]);
-            assert_eq!(worst(&report), Some(ErrorKind::Unchecked), "{what}");
+            let struck = storage.calls()[k as usize - 1].clone();
+            // A download that broke once goes on.
+            let healed = fail(k) == FailCalls::Only(k) && struck.starts_with("next_chunk");
+            let expected = (!healed).then_some(ErrorKind::Unchecked);
+            assert_eq!(worst(&report), expected, "{:?}, {struck:?}", fail(k));
         }
     }
 }

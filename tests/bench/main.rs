@@ -4,6 +4,8 @@
 //! treats all alike; ratios are medians of the ratios within a round.
 
 mod measure;
+mod put;
+mod storages;
 mod subjects;
 
 use std::path::Path;
@@ -22,14 +24,36 @@ fn main() -> Outcome<()> {
     if arguments.first().is_some_and(|first| first == measure::FLAG) {
         return measure::report_on(&arguments[1..]);
     }
+    if arguments.first().is_some_and(|first| first == put::FLAG) {
+        return put::put(&arguments[1..]);
+    }
     let rounds = match arguments.iter().position(|a| a == "--rounds") {
         Some(at) => arguments.get(at + 1).ok_or("--rounds wants a number")?.parse()?,
         None => ROUNDS,
     };
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(compare(rounds))
+    let only =
+        |what: &str| arguments.first().is_none_or(|first| first == what || first.starts_with('-'));
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        if only("backup") {
+            compare_backups(rounds).await?;
+        }
+        if only("storages") {
+            compare_storages(rounds).await?;
+        }
+        Ok(())
+    })
 }
 
-async fn compare(rounds: usize) -> Outcome<()> {
+async fn compare_storages(rounds: usize) -> Outcome<()> {
+    eprintln!("starting the storage servers");
+    let (servers, folder) = (storages::Servers::start().await?, tempfile::tempdir()?);
+    let subjects = servers.subjects(folder.path())?;
+    let figures = run_rounds(&subjects, rounds, folder.path())?;
+    print_tables(&subjects, &figures, &storages::RATIOS);
+    Ok(())
+}
+
+async fn compare_backups(rounds: usize) -> Outcome<()> {
     eprintln!("starting a server and loading about 1 GB");
     let server = PostgresServer::start_with(15, &[("max_wal_size", "4GB")]).await?;
     server.sql("postgres", &format!("create database {DATABASE}")).await?;
@@ -41,19 +65,27 @@ async fn compare(rounds: usize) -> Outcome<()> {
     let folder = tempfile::tempdir()?;
     let tools = client_tools(15).ok_or("PostgreSQL's client tools 15 are not here")?;
     let subjects = subjects(&server, &tools, folder.path())?;
+    let figures = run_rounds(&subjects, rounds, folder.path())?;
+    print_tables(&subjects, &figures, &subjects::RATIOS);
+    Ok(())
+}
+
+fn run_rounds(subjects: &[Subject], rounds: usize, folder: &Path) -> Outcome<Vec<Vec<Figures>>> {
     let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); subjects.len()];
     for round in 1..=rounds {
         for (subject, results) in subjects.iter().zip(&mut figures) {
-            let result = measure(subject, folder.path())?;
+            let result = measure(subject, folder)?;
             eprintln!("round {round}/{rounds}  {}  {:.1} s", subject.letter, result.wall);
             results.push(result);
         }
     }
-    print_tables(&subjects, &figures);
-    Ok(())
+    Ok(figures)
 }
 
-fn print_tables(subjects: &[Subject], figures: &[Vec<Figures>]) {
+/// A ratio of two subjects' wall times: its name, their letters, what is wanted.
+type Ratio = (&'static str, char, char, &'static str);
+
+fn print_tables(subjects: &[Subject], figures: &[Vec<Figures>], ratios: &[Ratio]) {
     println!("| | what | wall s | client CPU s | peak MB | output MB |");
     println!("| --- | --- | --- | --- | --- | --- |");
     for (subject, runs) in subjects.iter().zip(figures) {
@@ -70,12 +102,7 @@ fn print_tables(subjects: &[Subject], figures: &[Vec<Figures>]) {
     }
     println!("\n| ratio of wall times | median | min | max | wanted |");
     println!("| --- | --- | --- | --- | --- |");
-    for (name, a, b, wanted) in [
-        ("(c) ours : (b) best stock pipe", 'c', 'b', "at most 1.00"),
-        ("(a) old script : (c) ours", 'a', 'c', "at least 4.00"),
-        ("(d) ours, no encryption : (f) stock pipe without", 'd', 'f', "-"),
-        ("(d) ours, no encryption : (e) floor", 'd', 'e', "at most 1.25"),
-    ] {
+    for &(name, a, b, wanted) in ratios {
         let of = |letter: char| subjects.iter().position(|subject| subject.letter == letter);
         let (Some(a), Some(b)) = (of(a), of(b)) else { continue };
         let pairs = figures[a].iter().zip(&figures[b]);

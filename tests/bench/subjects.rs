@@ -4,10 +4,18 @@ use std::path::{Path, PathBuf};
 
 use backup_testkit::postgres::PostgresServer;
 
-use crate::Outcome;
+use crate::{Outcome, Ratio};
 
 /// The database that all of them dump.
 pub const DATABASE: &str = "bench";
+
+/// What is read off the figures.
+pub const RATIOS: [Ratio; 4] = [
+    ("(c) ours : (b) best stock pipe", 'c', 'b', "at most 1.00"),
+    ("(a) old script : (c) ours", 'a', 'c', "at least 4.00"),
+    ("(d) ours, no encryption : (f) stock pipe without", 'd', 'f', "-"),
+    ("(d) ours, no encryption : (e) floor", 'd', 'e', "at most 1.25"),
+];
 
 /// One command to measure.
 pub struct Subject {

@@ -2,6 +2,7 @@
 
 mod claims;
 mod processes;
+pub mod stores;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,428 @@
+//! `copy` and `sync`: what another storage lacks, byte for byte.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backup_core::pipeline::{Cancel, Context};
+use backup_core::{
+    ByteRange, Catalog, CatalogEntry, CopyReport, Creation, ErrorKind, ObjectInfo, Result, Sink,
+    SinkWriter, SourceStream, Storage, SyncReport, copy, layout, sync,
+};
+use backup_testkit::{CountedStorage, FailCalls, FaultyReads, Memory, ReadFault};
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::rig::{
+    Ear, JOB, assert_all_whole, assert_empty, memory, open_plan, plan_at, run_quietly, storages,
+};
+use crate::troubled::{Trouble, Troubled};
+
+/// Calls that one copy makes to one storage, at most; more would be a loop.
+const MOST_CALLS: u64 = 200;
+
+fn at(n: i64) -> Timestamp {
+    let start: Timestamp = "2026-11-20T02:00:00Z".parse().unwrap();
+    start.checked_add(SignedDuration::from_secs(n)).unwrap()
+}
+
+/// A storage with one backup, and its entry.
+async fn backed_up() -> (Arc<Memory>, CatalogEntry) {
+    let from = memory("from");
+    run_quietly(plan_at(at(0), storages(&[&from]))).await.unwrap();
+    let entry = entry_in(&from).await;
+    (from, entry)
+}
+
+async fn entry_in(memory: &Arc<Memory>) -> CatalogEntry {
+    Catalog::load(&storages(&[memory]), None).await.backups.remove(0)
+}
+
+async fn copy_to(
+    entry: &CatalogEntry,
+    from: &Arc<Memory>,
+    to: Arc<dyn Storage>,
+) -> Result<CopyReport> {
+    let from: Arc<dyn Storage> = from.clone();
+    copy(entry, &from, &to, false, &Context::default()).await
+}
+
+async fn check_to(
+    entry: &CatalogEntry,
+    from: &Arc<Memory>,
+    to: &Arc<Memory>,
+) -> Result<CopyReport> {
+    let (from, to): (Arc<dyn Storage>, Arc<dyn Storage>) = (from.clone(), to.clone());
+    copy(entry, &from, &to, true, &Context::default()).await
+}
+
+fn assert_same(one: &Memory, other: &Memory) {
+    assert_eq!(one.keys(), other.keys());
+    for key in one.keys() {
+        assert_eq!(one.object(&key), other.object(&key), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_the_same_byte_for_byte() {
+    let (from, entry) = backed_up().await;
+    from.plant(&entry.key("proofs/20261121T000000Z-verify.json"), "{}");
+    let to = memory("to");
+    let report = copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_eq!(report.copied.len(), 6, "{report:?}");
+    assert!(report.kept.is_empty() && report.bytes > 300_000);
+    // A proof is about the copy that was read.
+    from.delete(&entry.key("proofs/20261121T000000Z-verify.json")).await.unwrap();
+    assert_same(&from, &to);
+    assert_all_whole(&[&from, &to], "a copy").await;
+
+    let again = copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_eq!((again.copied.len(), again.kept.len(), again.bytes), (0, 6, 0));
+
+    let unsigned = memory("unsigned");
+    run_quietly(open_plan(storages(&[&unsigned]))).await.unwrap();
+    let entry = entry_in(&unsigned).await;
+    let to = memory("to");
+    copy_to(&entry, &unsigned, to.clone()).await.unwrap();
+    assert_same(&unsigned, &to);
+}
+
+#[tokio::test]
+async fn what_is_missing_cut_or_altered_is_repaired() {
+    let (from, entry) = backed_up().await;
+    let files: Vec<String> =
+        from.keys().into_iter().filter(|key| !key.ends_with(layout::MANIFEST)).collect();
+    for listed in [true, false] {
+        for key in &files {
+            let whole = from.object(key).unwrap();
+            let mut altered = whole.to_vec();
+            altered[whole.len() / 2] ^= 1;
+            let is_part = key.ends_with(".masked") || key.ends_with(layout::RESTORE_NOTE);
+            let damages = [None, Some(whole.slice(..whole.len() / 2)), Some(altered.into())];
+            for (number, damage) in damages.into_iter().enumerate() {
+                let to = memory("to");
+                copy_to(&entry, &from, to.clone()).await.unwrap();
+                if !listed {
+                    to.delete(&entry.key(layout::MANIFEST)).await.unwrap();
+                }
+                match damage {
+                    None => to.delete(key).await.unwrap(),
+                    Some(bytes) => to.plant(key, bytes),
+                }
+                let what = format!("{key}, damage {number}, listed: {listed}");
+                let report = copy_to(&entry, &from, to.clone()).await.expect(&what);
+                // The right size is enough for a part, unless it is to be checked.
+                let unseen = number == 2 && is_part;
+                assert_eq!(report.copied.len(), usize::from(!unseen), "{what}: {report:?}");
+                let checked = check_to(&entry, &from, &to).await.expect(&what);
+                assert_eq!(checked.copied.len(), usize::from(unseen), "{what}: {checked:?}");
+                assert_same(&from, &to);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_backup_of_the_same_id_is_not_touched() {
+    let (from, entry) = backed_up().await;
+    let to = memory("to");
+    let mut other = plan_at(at(0), storages(&[&to]));
+    other.host = "elsewhere".to_owned();
+    run_quietly(other).await.unwrap();
+    to.delete(&entry.key("app.dump.zst.masked")).await.unwrap();
+    let before = to.keys();
+    let error = copy_to(&entry, &from, to.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert_eq!(to.keys(), before);
+}
+
+#[tokio::test]
+async fn who_works_in_the_folder_is_left_alone() {
+    let (from, entry) = backed_up().await;
+    let claim =
+        |started: Timestamp| format!("{{\"started\": \"{started}\", \"timeout_seconds\": 3600}}");
+    let now = Timestamp::now();
+    let long_ago = now.checked_sub(SignedDuration::from_hours(26)).unwrap();
+    let to = memory("to");
+    to.plant(&entry.key(layout::CLAIM), claim(now));
+    let error = copy_to(&entry, &from, to.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+    assert_eq!(to.keys(), [entry.key(layout::CLAIM)]);
+
+    to.plant(&entry.key(layout::CLAIM), claim(long_ago));
+    copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_same(&from, &to);
+}
+
+/// Looks whether its folder is claimed whenever something is begun in it. Perhaps somebody else
+/// writes another manifest there in the last moment.
+struct Watched(Arc<Memory>, Option<&'static str>);
+
+#[async_trait]
+impl Sink for Watched {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
+        let folder = key.rsplit_once('/').unwrap().0;
+        let claim = self.0.object(&format!("{folder}/{}", layout::CLAIM)).expect("no claim");
+        let claim: serde_json::Value = serde_json::from_slice(&claim).unwrap();
+        assert_eq!(claim["timeout_seconds"], backup_core::COPY_TIMEOUT.as_secs());
+        assert!(self.0.object(&format!("{folder}/{}", layout::MANIFEST)).is_none());
+        self.0.begin(key).await
+    }
+}
+
+#[async_trait]
+impl Storage for Watched {
+    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
+        self.0.open(key, range).await
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
+        self.0.stat(key).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
+        self.0.list(prefix).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.0.delete(key).await
+    }
+
+    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
+        if let Some(other) = self.1.filter(|_| key.ends_with(layout::MANIFEST)) {
+            self.0.plant(key, other);
+        }
+        self.0.create_new(key, body).await
+    }
+
+    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
+        self.0.sweep(prefix, older_than).await
+    }
+}
+
+#[tokio::test]
+async fn the_folder_is_claimed_before_anything_is_written_and_the_manifest_comes_last() {
+    let (from, entry) = backed_up().await;
+    let to = memory("to");
+    copy_to(&entry, &from, Arc::new(Watched(to.clone(), None))).await.unwrap();
+    assert_same(&from, &to);
+}
+
+#[tokio::test]
+async fn what_somebody_else_lists_is_not_removed() {
+    let (from, entry) = backed_up().await;
+    let to = memory("to");
+    let intruded = Arc::new(Watched(to.clone(), Some("another backup's")));
+    let error = copy_to(&entry, &from, intruded).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert_eq!(to.keys(), from.keys());
+    assert_eq!(to.object(&entry.key(layout::MANIFEST)).unwrap(), "another backup's");
+}
+
+#[tokio::test]
+async fn a_damaged_source_is_not_spread() {
+    let (from, entry) = backed_up().await;
+    for key in from.keys() {
+        let whole = from.object(&key).unwrap();
+        let mut altered = whole.to_vec();
+        altered[whole.len() / 2] ^= 1;
+        for damage in [altered, whole[..whole.len() / 2].to_vec()] {
+            if key.ends_with(layout::MANIFEST) {
+                continue;
+            }
+            from.plant(&key, damage);
+            let to = memory("to");
+            let error = copy_to(&entry, &from, to.clone()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{key}: {error}");
+            assert_empty(&to, &key);
+        }
+        from.plant(&key, whole);
+    }
+    // An altered manifest no longer fits the checksum list.
+    let key = entry.key(layout::MANIFEST);
+    let text = String::from_utf8(from.object(&key).unwrap().to_vec()).unwrap();
+    from.plant(&key, text.replace("\"here\"", "\"near\""));
+    let to = memory("to");
+    let error = copy_to(&entry_in(&from).await, &from, to.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert_empty(&to, "an altered manifest");
+}
+
+#[tokio::test]
+async fn a_copy_that_breaks_anywhere_leaves_nothing_or_all() {
+    let (from, entry) = backed_up().await;
+    for fail in [FailCalls::Only, FailCalls::From] {
+        for k in 1..MOST_CALLS {
+            let to = memory("to");
+            let counted = CountedStorage::new(to.clone(), fail(k));
+            let result = copy_to(&entry, &from, Arc::new(counted.clone())).await;
+            let struck = counted.calls().get(k as usize - 1).cloned();
+            let what = format!("{:?}, {struck:?}: {result:?}", fail(k));
+            let listed = assert_all_whole(&[&to], &what).await.backups.len();
+            assert_eq!(listed, usize::from(result.is_ok()), "{what}");
+            if struck.is_none() {
+                result.unwrap();
+                assert!(k > 20, "this copy was too short: {:?}", counted.calls());
+                break;
+            }
+            if result.is_err() && fail(k) == FailCalls::Only(k) {
+                assert_empty(&to, &what);
+            }
+            // What a storage that died kept, a later copy gets over, and repairs.
+            to.delete(&entry.key(layout::CLAIM)).await.unwrap();
+            copy_to(&entry, &from, to.clone()).await.expect(&what);
+            assert_same(&from, &to);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaves_nothing_or_a_whole_backup() {
+    let (from, entry) = backed_up().await;
+    for k in 1..MOST_CALLS {
+        let to = memory("to");
+        let troubled = Troubled::new(to.clone(), k, Trouble::LostAnswer);
+        let result = copy_to(&entry, &from, Arc::new(troubled.clone())).await;
+        let what = format!("answer {k} lost: {result:?}");
+        let listed = assert_all_whole(&[&to], &what).await.backups.len();
+        assert!(listed == 1 || result.is_err(), "{what}");
+        if !troubled.struck() {
+            assert!(k > 20);
+            return;
+        }
+    }
+    panic!("more than {MOST_CALLS} calls");
+}
+
+#[tokio::test]
+async fn an_interrupt_at_any_call_leaves_nothing_or_all_of_a_copy() {
+    let (from, entry) = backed_up().await;
+    let source: Arc<dyn Storage> = from.clone();
+    for k in 1..MOST_CALLS {
+        let to = memory("to");
+        let cancel = Cancel::default();
+        let context = Context { cancel: cancel.clone(), ..Context::default() };
+        let troubled = Troubled::new(to.clone(), k, Trouble::Interrupt(cancel));
+        let target: Arc<dyn Storage> = Arc::new(troubled.clone());
+        let result = copy(&entry, &source, &target, false, &context).await;
+        let what = format!("interrupted at call {k}: {result:?}");
+        match result {
+            Ok(_) => assert_same(&from, &to),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Interrupted, "{what}");
+                assert_empty(&to, &what);
+            }
+        }
+        if !troubled.struck() {
+            assert!(k > 20);
+            return;
+        }
+    }
+    panic!("more than {MOST_CALLS} calls");
+}
+
+#[tokio::test]
+async fn reading_rights_are_enough_for_the_source() {
+    let (from, entry) = backed_up().await;
+    let counted = CountedStorage::new(from.clone(), FailCalls::Never);
+    let source: Arc<dyn Storage> = Arc::new(counted.clone());
+    let to = memory("to");
+    let target: Arc<dyn Storage> = to.clone();
+    copy(&entry, &source, &target, true, &Context::default()).await.unwrap();
+    let reads = ["open ", "next_chunk ", "list ", "stat ", "folders "];
+    let calls = counted.calls();
+    let others: Vec<_> =
+        calls.iter().filter(|call| !reads.iter().any(|read| call.starts_with(read))).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[tokio::test]
+async fn a_copy_needs_a_source_that_has_it() {
+    let (from, entry) = backed_up().await;
+    let (to, other) = (memory("to"), memory("other"));
+    let error = copy_to(&entry, &other, to.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = copy_to(&entry, &from, from.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    from.delete(&entry.key("app.dump.zst.masked")).await.unwrap();
+    let error = copy_to(&entry_in(&from).await, &from, to.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    assert_empty(&to, "an incomplete source");
+}
+
+async fn sync_all(
+    from: &Arc<dyn Storage>,
+    to: &Arc<Memory>,
+    wanted: &(dyn Fn(&CatalogEntry) -> bool + Sync),
+    context: &Context,
+) -> Result<SyncReport> {
+    let to: Arc<dyn Storage> = to.clone();
+    sync(from, &to, Some(JOB), wanted, context).await
+}
+
+/// Ten backups in a storage.
+async fn ten() -> Arc<Memory> {
+    let from = memory("from");
+    for n in 0..10 {
+        run_quietly(plan_at(at(n), storages(&[&from]))).await.unwrap();
+    }
+    from
+}
+
+#[tokio::test]
+async fn a_sync_brings_what_is_missing_and_wanted_the_oldest_first() {
+    let (from, to) = (ten().await, memory("to"));
+    let source: Arc<dyn Storage> = from.clone();
+    let context = Context::default();
+    let wanted = |entry: &CatalogEntry| entry.id.started() >= at(5);
+    let report = sync_all(&source, &to, &wanted, &context).await.unwrap();
+    let copied: Vec<Timestamp> = report.copied.iter().map(|(id, _)| id.started()).collect();
+    assert_eq!(copied, (5..10).map(at).collect::<Vec<_>>());
+    assert_eq!((report.unwanted.len(), report.failed.len()), (5, 0));
+    let there = assert_all_whole(&[&to], "synced").await;
+    assert_eq!(there.backups.len(), 5, "what is not wanted was copied");
+
+    to.delete(&there.backups[2].key("globals.sql.zst.masked")).await.unwrap();
+    let report = sync_all(&source, &to, &wanted, &context).await.unwrap();
+    assert_eq!(report.copied[0].1.copied, ["globals.sql.zst.masked"]);
+    assert_eq!(report.copied.len(), 1);
+    let report = sync_all(&source, &to, &|_| true, &context).await.unwrap();
+    assert_eq!(report.copied.len(), 5);
+    assert_same(&from, &to);
+}
+
+#[tokio::test]
+async fn a_sync_goes_on_after_one_failure_and_ends_after_many() {
+    let from = ten().await;
+    let third = from.keys().iter().filter(|key| key.contains("app.dump")).nth(2).cloned().unwrap();
+    let source: Arc<dyn Storage> =
+        Arc::new(FaultyReads::new(from.clone(), ReadFault::EndAt(10)).only_keys_with(third));
+    let to = memory("to");
+    let report = sync_all(&source, &to, &|_| true, &Context::default()).await.unwrap();
+    assert_eq!((report.copied.len(), report.failed.len()), (9, 1));
+    assert_eq!(report.failed[0].0.started(), at(2));
+    assert_eq!(assert_all_whole(&[&to], "one failed").await.backups.len(), 9);
+
+    let source: Arc<dyn Storage> =
+        Arc::new(FaultyReads::new(from, ReadFault::EndAt(10)).only_keys_with("app.dump"));
+    let (ear, context) = Ear::context();
+    let to = memory("to");
+    let report = sync_all(&source, &to, &|_| true, &context).await.unwrap();
+    assert_eq!((report.copied.len(), report.failed.len()), (0, 3));
+    assert!(ear.warnings().iter().any(|line| line.contains("one backup after the other")));
+    assert_empty(&to, "a broken source");
+}
+
+#[tokio::test]
+async fn a_sync_with_a_storage_that_is_down_is_an_error() {
+    let from = ten().await;
+    let to = memory("to");
+    let down = CountedStorage::new(from, FailCalls::From(1));
+    let source: Arc<dyn Storage> = Arc::new(down);
+    let error = sync_all(&source, &to, &|_| true, &Context::default()).await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::NotFound);
+    assert_empty(&to, "no source");
+}
