@@ -153,6 +153,28 @@ async fn who_works_in_the_folder_is_left_alone() {
     assert_same(&from, &to);
 }
 
+#[tokio::test]
+async fn a_storage_that_was_given_up_in_the_middle_is_repaired_at_once() {
+    let (from, entry) = backed_up().await;
+    let claim = |host: &str, started: Timestamp| {
+        let of = format!("\"host\": \"{host}\", \"started\": \"{started}\"");
+        format!("{{{of}, \"timeout_seconds\": 86400}}")
+    };
+    let (host, started) = (&entry.manifest.host, entry.manifest.started);
+    // Another run's claim is none of ours to judge.
+    for foreign in [claim("elsewhere", started), claim(host, Timestamp::now())] {
+        let to = memory("to");
+        to.plant(&entry.key(layout::CLAIM), foreign);
+        let error = copy_to(&entry, &from, to).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
+    }
+    // The run that claimed it could neither go on here nor give the claim back.
+    let to = memory("to");
+    to.plant(&entry.key(layout::CLAIM), claim(host, started));
+    copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_same(&from, &to);
+}
+
 /// Looks whether its folder is claimed whenever something is begun in it. Perhaps somebody else
 /// writes another manifest there in the last moment.
 struct Watched(Arc<Memory>, Option<&'static str>);

@@ -12,7 +12,7 @@ const TOLERANCE_KILOBYTES: u64 = 20_000;
 const ROW_BYTES: u64 = 100;
 
 /// Runs the program and gives the peak of its resident memory, in kilobytes.
-async fn peak_of(scratch: &Scratch, arguments: &[&str]) -> u64 {
+pub async fn peak_of(scratch: &Scratch, arguments: &[&str]) -> u64 {
     let mut child = scratch.start(arguments);
     let status = format!("/proc/{}/status", child.id().unwrap());
     let mut peak = 0;

@@ -10,8 +10,9 @@ use backup_pg::{Server, WORKING_PREFIX};
 use bytes::Bytes;
 
 use crate::Deployment;
-use crate::config::{JobConfig, Value};
+use crate::config::{JobConfig, ObjectsConfig, Value};
 use crate::lock::JobLock;
+use crate::wiring::{self, Ability};
 
 /// How a prerequisite stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -217,14 +218,37 @@ impl Deployment {
 
     async fn examine_storage(&self, name: &str, diagnosis: &mut Diagnosis) {
         let subject = format!("storage {name}");
-        let probed = match self.storage(name, None).await {
-            Ok(storage) => probe(storage).await,
-            Err(error) => Err(error),
-        };
-        match probed {
-            Ok(()) => diagnosis.good(&subject, "an object was written, read and removed"),
+        match self.probe_storage(name).await {
+            Ok(abilities) => {
+                for one in abilities {
+                    match one.remedy {
+                        None => diagnosis.good(&subject, one.message),
+                        Some(remedy) => diagnosis.warning(&subject, one.message, remedy),
+                    }
+                }
+            }
             Err(error) => diagnosis.bad(&subject, &error),
         }
+    }
+
+    async fn probe_storage(&self, name: &str) -> Result<Vec<Ability>> {
+        let config = &self.config().storage[name];
+        // Without a lock: this object is to go again.
+        let plain = ObjectsConfig { object_lock: None, ..config.objects.clone() };
+        let storage = wiring::storage(name, config, &plain, self.environment()).await?;
+        let mut abilities = try_object(storage).await?;
+        // Every job's wishes, so that what the storage can't do shows before a backup needs it.
+        let jobs = self.config().job.values();
+        let mut wishes: Vec<_> = jobs.filter_map(|job| job.objects.get(name)).collect();
+        wishes.dedup();
+        let merged: Vec<ObjectsConfig> = match wishes.is_empty() {
+            true => vec![config.objects.clone()],
+            false => wishes.into_iter().map(|wish| wish.over(&config.objects)).collect(),
+        };
+        for objects in merged {
+            abilities.extend(wiring::probe(name, config, &objects, self.environment()).await?);
+        }
+        Ok(abilities)
     }
 
     fn examine_stock_programs(&self, diagnosis: &mut Diagnosis) {
@@ -267,20 +291,37 @@ async fn examine_unfinished_restores(subject: &str, server: &Server, diagnosis: 
     }
 }
 
-/// Writes, reads and removes a small object.
-async fn probe(storage: Arc<dyn Storage>) -> Result<()> {
-    let key = format!("doctor/probe-{}", std::process::id());
+/// Writes, reads and removes a small object. Only the writing must work: backups can be read
+/// and pruned from elsewhere.
+async fn try_object(storage: Arc<dyn Storage>) -> Result<Vec<Ability>> {
+    let started = jiff::Timestamp::now().as_millisecond();
+    let key = format!("doctor/probe-{started}-{}", std::process::id());
     let body = Bytes::from_static(b"written by marb-backup doctor; may be deleted");
-    storage.delete(&key).await?;
     storage.create_new(&key, body.clone()).await?;
-    let bytes = read_small(&StoredObject::unchecked(Arc::clone(&storage), key.clone())).await;
-    storage.delete(&key).await?;
-    if bytes? == body {
-        Ok(())
-    } else {
-        Err(Error::damaged(
+    let read = read_small(&StoredObject::unchecked(Arc::clone(&storage), key.clone())).await;
+    let removed = storage.delete(&key).await;
+    let able = |message: String, remedy: Option<&str>| Ability {
+        message,
+        remedy: remedy.map(str::to_owned),
+    };
+    let may_not =
+        |what: &str, error: &Error| format!("an object was written, but not {what}: {error}");
+    match (read, removed) {
+        (Ok(bytes), _) if bytes != body => Err(Error::damaged(
             format!("storage {}", storage.name()),
             "gave other bytes than were written",
-        ))
+        )),
+        (Ok(_), Ok(())) => {
+            Ok(vec![able("an object was written, read and removed".to_owned(), None)])
+        }
+        (Err(error), _) => {
+            let remedy = "verify and restore with other credentials; if these should do, give them the right to read";
+            Ok(vec![able(may_not("read", &error), Some(remedy))])
+        }
+        (_, Err(error)) => {
+            let remedy =
+                "prune with other credentials; if these should do, give them the right to delete";
+            Ok(vec![able(may_not("removed", &error), Some(remedy))])
+        }
     }
 }

@@ -15,12 +15,13 @@ use crate::sql_check::SqlCheck;
 use crate::{Content, Deployment, ForeignFile, TOOL};
 
 impl Deployment {
-    /// Opens the best copy of a backup.
+    /// Opens the best copy of a backup; another one stands by. `context` hears when it is needed.
     ///
     /// # Errors
     /// When no storage has all of it, or a configured key can't be read.
-    pub async fn reader(&self, entry: &CatalogEntry) -> Result<BackupReader> {
-        BackupReader::best(entry, &self.storages(None).await?, self.keys().await?.decoders())
+    pub async fn reader(&self, entry: &CatalogEntry, context: &Context) -> Result<BackupReader> {
+        let (storages, keys) = (self.storages(None).await?, self.keys().await?);
+        Ok(BackupReader::best(entry, &storages, keys.decoders())?.telling(context))
     }
 
     /// Reads everything of every copy of a backup, and stores a proof beside each.

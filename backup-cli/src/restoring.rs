@@ -75,7 +75,7 @@ impl Deployment {
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<RestoreSummary> {
-        let reader = self.reader(entry).await?;
+        let reader = self.reader(entry, context).await?;
         let dump = reader.manifest().part(PartRole::Database).ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
         })?;
@@ -101,7 +101,7 @@ impl Deployment {
         };
         let sink = self.sink(options, globals).await?.with_cancel(context.cancel.clone());
         let flow = reader.flow(dump, Some(&contents), Arc::new(sink.clone()))?;
-        run(flow, context).await?;
+        run(flow, context).await.map_err(|error| reader.advise(error))?;
         Ok(summary(entry.id.to_string(), report(&sink)?))
     }
 

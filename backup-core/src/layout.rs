@@ -167,15 +167,19 @@ pub fn check_job_name(name: &str) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for an empty or overlong key, an empty, `.`
-/// or `..` segment, a NUL or a control character, or a name that ends in `.partial`.
+/// or `..` segment, a control character, a backslash (some services take it for a slash), or a
+/// name that ends in `.partial`.
 pub fn check_key(key: &str) -> Result<()> {
-    let bad_segment =
-        |s: &str| s.is_empty() || s == "." || s == ".." || s.chars().any(char::is_control);
+    let bad_segment = |s: &str| s.is_empty() || s == "." || s == ".." || s.contains(is_hazardous);
     if key.len() <= MAX_KEY_BYTES && !key.split('/').any(bad_segment) && !key.ends_with(".partial")
     {
         return Ok(());
     }
     Err(Error::usage("key", format!("{key:?} can't be the key of an object")))
+}
+
+fn is_hazardous(c: char) -> bool {
+    c.is_control() || c == '\\'
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a failing request is tried again, when [`Settings::retry_deadline`] is not set.
-pub const RETRY_DEADLINE: Duration = Duration::from_secs(5 * 60);
+pub const RETRY_DEADLINE: Duration = Duration::from_secs(3 * 60);
 
 /// Everything about a storage that its URL does not say.
 #[derive(Debug, Clone)]

@@ -93,8 +93,8 @@ impl Servers {
     fn sftp_subjects(&self, data: &Path, folder: &Path) -> Outcome<Vec<Subject>> {
         let server = &self.sftp;
         let (user, port, data) = (server.user(), server.address().port(), data.display());
-        let (key, hosts) = (server.key_file().display(), server.known_hosts_file().display());
-        let target = server.folder().display();
+        let (key, hosts, target) = (server.key_file(), server.known_hosts_file(), server.folder());
+        let (key, hosts, target) = (key.display(), hosts.display(), target.display());
         let options =
             format!("-q -o IdentityFile={key} -o UserKnownHostsFile={hosts} -o BatchMode=yes");
         let ours = std::env::current_exe()?;

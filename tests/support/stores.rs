@@ -181,9 +181,11 @@ impl Service {
                 )
             }
             Self::Sftp(server) => {
-                let known_hosts = server.folder().join(format!("known-{}", via.port()));
+                let known_hosts = server.folder().join(format!("{folder}-{}", via.port()));
                 let line = format!("[{}]:{} {}\n", via.ip(), via.port(), server.host_key());
-                std::fs::write(&known_hosts, line).unwrap();
+                if !known_hosts.exists() {
+                    std::fs::write(&known_hosts, line).unwrap();
+                }
                 option("known_hosts", known_hosts.display().to_string());
                 option("identity_file", server.key_file().display().to_string());
                 let place = server.folder().join(folder);

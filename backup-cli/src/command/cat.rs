@@ -20,7 +20,7 @@ pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
     let context = &session.context;
     let query = Query::for_backup(args.from.job.as_deref(), &args.id)?;
     let catalog = catalog(&deployment, &query, session).await?;
-    let reader = deployment.reader(catalog.find(&args.id)?).await?;
+    let reader = deployment.reader(catalog.find(&args.id)?, context).await?;
     let parts = &reader.manifest().parts;
     let part = match &args.part {
         Some(name) => parts.iter().find(|part| part.name == *name || part.file == *name),
@@ -33,7 +33,7 @@ pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
     };
     let flow = reader.flow(part, None, Arc::new(Stdout))?;
     let quiet = context.without_progress();
-    pipeline::run(flow, &quiet).await?;
+    pipeline::run(flow, &quiet).await.map_err(|error| reader.advise(error))?;
     Ok(0)
 }
 

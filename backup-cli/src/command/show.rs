@@ -19,7 +19,7 @@ pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     let catalog = catalog(&deployment, &query, session).await?;
     let entry = catalog.find(&args.id)?;
     let contents = if args.contents {
-        let reader = deployment.reader(entry).await?;
+        let reader = deployment.reader(entry, context).await?;
         Some(reader.contents(&context.without_progress()).await?)
     } else {
         None

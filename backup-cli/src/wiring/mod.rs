@@ -1,25 +1,20 @@
-//! The one file that names the concrete types: which storage for which URL, which codec for
+//! The one place that names the concrete types: which storage for which URL, which codec for
 //! which word.
 
+mod opened;
 mod settings;
 
 use std::sync::Arc;
 
-use backup_core::{Error, Result, Storage, Throttled, Transform};
+use backup_core::{Result, Storage, Throttled, Transform};
 use backup_pg::{Connection, Server};
 use secrecy::ExposeSecret;
 
 use crate::Deployment;
-use crate::config::{Environment, ObjectsConfig, StorageConfig, Value};
+pub(crate) use opened::Ability;
+use opened::Opened;
 
-/// What a storage's URL looks like.
-const URLS: [&str; 5] = [
-    "file:///backups",
-    "s3://bucket/prefix",
-    "gs://bucket/prefix",
-    "az://container/prefix",
-    "sftp://user@host/path",
-];
+use crate::config::{Environment, ObjectsConfig, StorageConfig, Value};
 
 /// The storage that a `[storage.NAME]` describes, to keep objects as `objects` says.
 pub(crate) async fn storage(
@@ -28,34 +23,23 @@ pub(crate) async fn storage(
     objects: &ObjectsConfig,
     environment: &Environment,
 ) -> Result<Arc<dyn Storage>> {
-    let url = config.url.as_str();
     let settings = settings::settings(name, config, objects, environment).await?;
-    let storage: Arc<dyn Storage> = match url.split_once(':').map_or("", |(scheme, _)| scheme) {
-        #[cfg(feature = "local")]
-        "file" => {
-            settings.refuse_all(name)?;
-            Arc::new(backup_storage::Local::from_url(name, url)?)
-        }
-        #[cfg(feature = "s3")]
-        "s3" => Arc::new(backup_storage::S3::from_url(name, url, &settings)?),
-        #[cfg(feature = "gcs")]
-        "gs" => Arc::new(backup_storage::Gcs::from_url(name, url, &settings)?),
-        #[cfg(feature = "azure")]
-        "az" => Arc::new(backup_storage::Azure::from_url(name, url, &settings)?),
-        #[cfg(feature = "sftp")]
-        "sftp" | "scp" => Arc::new(backup_storage::Sftp::from_url(name, url, &settings)?),
-        scheme => {
-            return Err(Error::usage(
-                "storage",
-                format!("storage {name:?}: this program can't write to {scheme:?}"),
-            )
-            .next_step(format!("use a URL like {}", URLS.join(" or "))));
-        }
-    };
+    let storage = Opened::open(name, &config.url, &settings)?.into_storage();
     match config.max_rate {
         Some(rate) => Ok(Arc::new(Throttled::new(storage, rate)?)),
         None => Ok(storage),
     }
+}
+
+/// What that storage can tell of itself.
+pub(crate) async fn probe(
+    name: &str,
+    config: &StorageConfig,
+    objects: &ObjectsConfig,
+    environment: &Environment,
+) -> Result<Vec<Ability>> {
+    let settings = settings::settings(name, config, objects, environment).await?;
+    Opened::open(name, &config.url, &settings)?.probe().await
 }
 
 /// The codec for a word of the configuration; `none` has none.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::{BackupPlan, SWEEP_GRACE};
 use crate::layout::{self, BackupId, MAX_SAME_SECOND};
 use crate::pipeline::{Context, within};
-use crate::{Creation, Error, ErrorKind, Result, Storage, StoredObject, read_small};
+use crate::{Creation, Error, ErrorKind, Manifest, Result, Storage, StoredObject, read_small};
 
 /// How long a stopped run waits for the claim it is just making: one it does not know of it
 /// can't give back.
@@ -178,6 +178,8 @@ impl Claim<'_> {
 struct Claimed {
     started: Timestamp,
     timeout_seconds: u64,
+    #[serde(default)]
+    host: Option<String>,
 }
 
 impl Claimed {
@@ -202,6 +204,27 @@ pub(crate) async fn may_be_running(
     };
     let claimed: Option<Claimed> = serde_json::from_slice(&json).ok();
     claimed.and_then(|claimed| claimed.over()).is_some_and(|over| over > now)
+}
+
+/// Whether whoever claimed `folder` is done with it for certain: the run must have ended by
+/// `now`, or it is the one that made the backup of `manifest`. That one published elsewhere and
+/// gave up here; should it be about to publish here too, then the very same manifest.
+pub(crate) async fn is_over(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    manifest: &Manifest,
+    now: Timestamp,
+) -> Result<bool> {
+    let key = format!("{folder}/{}", layout::CLAIM);
+    let json = match read_small(&StoredObject::unchecked(Arc::clone(storage), key)).await {
+        Ok(json) => json,
+        Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let Ok(claimed) = serde_json::from_slice::<Claimed>(&json) else { return Ok(true) };
+    let by_its_run =
+        claimed.host.as_ref() == Some(&manifest.host) && claimed.started == manifest.started;
+    Ok(by_its_run || claimed.over().is_none_or(|over| over <= now))
 }
 
 /// Removes a claim; one that stays is told.

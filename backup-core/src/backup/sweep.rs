@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{BackupPlan, SWEEP_GRACE, claim};
 use crate::pipeline::{Context, within};
-use crate::{BackupId, Error, ErrorKind, ObjectInfo, Result, Storage, layout};
+use crate::{BackupId, ObjectInfo, Result, Storage, layout};
 
 /// Removes what crashed runs left, in all storages at once. Failing to is told, and no reason
 /// not to back up. A storage that could not be listed just before is not asked again.
@@ -23,12 +23,12 @@ pub(super) async fn sweep_leftovers(
     let Ok(before) = plan.started.checked_sub(age) else { return Ok(()) };
     let sweeps = plan.storages.iter().map(|storage| async move {
         let name = storage.name();
-        let swept = if unreachable.iter().any(|other| other == name) {
-            Err(Error::new(ErrorKind::Unchecked, "sweep", "what is in it can't be listed"))
-        } else {
-            within(name, plan.limits.commit, sweep(plan, storage, before, context)).await
-        };
-        if let Err(error) = swept {
+        if unreachable.iter().any(|other| other == name) {
+            context.warn(&format!("storage {name} could not be swept: it can't be listed"));
+            return;
+        }
+        let swept = within(name, plan.limits.commit, sweep(plan, storage, before, context));
+        if let Err(error) = swept.await {
             context.warn(&format!("storage {name} could not be swept: {error}"));
         }
     });

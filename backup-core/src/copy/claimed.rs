@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::{Copying, claim_body};
-use crate::backup::claim::{may_be_running, release};
+use crate::backup::claim::{self, release};
 use crate::pipeline::{Context, Limits, within};
 use crate::{Creation, Error, ErrorKind, Result, Storage, layout};
 
@@ -19,7 +19,7 @@ pub(super) struct Claimed<'a> {
 }
 
 impl<'a> Claimed<'a> {
-    /// Claims the folder. A claim whose run must have ended is taken over.
+    /// Claims the folder. A claim whose run has ended, or must have, is taken over.
     pub(super) async fn take(copying: &Copying<'a>) -> Result<Self> {
         let (storage, key) = (copying.to, copying.key(layout::CLAIM));
         let (limits, context) = (copying.limits, copying.context);
@@ -28,7 +28,9 @@ impl<'a> Claimed<'a> {
         let create =
             || within(storage.name(), limits.commit, storage.create_new(&key, body.clone()));
         let mut created = create().await?;
-        if created == Creation::Taken && !may_be_running(storage, &copying.folder, now).await {
+        if created == Creation::Taken
+            && claim::is_over(storage, &copying.folder, copying.manifest, now).await?
+        {
             within(storage.name(), limits.sink_stall, storage.delete(&key)).await?;
             created = create().await?;
         }

@@ -2,15 +2,9 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use backup_core::{
-    ByteRange, Committed, Creation, Error, ErrorKind, ObjectInfo, Result, Sink, SinkWriter,
-    SourceStream, Storage,
-};
+use backup_core::{ByteRange, Committed, Error, ErrorKind, Result, Storage};
 use backup_storage::Settings;
 use backup_testkit::random;
-use bytes::Bytes;
-use jiff::Timestamp;
 
 /// The first part's size, in bytes.
 pub const PART: usize = 8 << 20;
@@ -101,58 +95,4 @@ pub fn text(error: &Error) -> String {
 pub fn assert_error(error: &Error, kind: ErrorKind, wanted: &str) {
     assert_eq!(text(error), wanted, "{error:?}");
     assert_eq!(error.kind(), kind, "{error:?}");
-}
-
-/// A storage on a server that takes a backslash for a slash, as SeaweedFS and Azurite do (S3 and
-/// Azure themselves don't): keys with one go under another name.
-pub struct WithoutBackslash<S>(pub S);
-
-fn there(key: &str) -> String {
-    key.replace('\\', "⧵")
-}
-
-fn back(key: &str) -> String {
-    key.replace('⧵', "\\")
-}
-
-fn info(mut object: ObjectInfo) -> ObjectInfo {
-    object.key = back(&object.key);
-    object
-}
-
-#[async_trait]
-impl<S: Storage> Sink for WithoutBackslash<S> {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        self.0.begin(&there(key)).await
-    }
-}
-
-#[async_trait]
-impl<S: Storage> Storage for WithoutBackslash<S> {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(&there(key), range).await
-    }
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        Ok(self.0.stat(&there(key)).await?.map(info))
-    }
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        let mut all: Vec<_> = self.0.list(&there(prefix)).await?.into_iter().map(info).collect();
-        all.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(all)
-    }
-    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        self.0.folders(&there(prefix)).await
-    }
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(&there(key)).await
-    }
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        self.0.create_new(&there(key), body).await
-    }
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(&there(prefix), older_than).await
-    }
 }

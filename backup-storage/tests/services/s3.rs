@@ -10,8 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::forgetful::Forgetful;
 use crate::objects::{
-    PART, WithoutBackslash, assert_error, impatient, pages_are_turned, read, settings,
-    sizes_come_back, write,
+    PART, assert_error, impatient, pages_are_turned, read, settings, sizes_come_back, write,
 };
 
 fn keys(server: &S3Server, access: S3Access) -> Settings {
@@ -32,7 +31,7 @@ async fn keeps_the_promises_of_a_storage() {
     let server = S3Server::start().await.unwrap();
     for prefix in ["", "deep/er"] {
         let storage = open(&server, prefix, S3Access::Admin);
-        conformance::storage(&WithoutBackslash(storage)).await.unwrap();
+        conformance::storage(&storage).await.unwrap();
     }
 }
 

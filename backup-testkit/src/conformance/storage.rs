@@ -21,7 +21,8 @@ const RACES: usize = 20;
 /// - listings are sorted by key, complete, and show neither folders nor unfinished objects;
 ///   a prefix is a folder: "a" holds "a/b", neither "ab/c" nor the object "a" itself,
 /// - `delete` removes one object only, and what isn't there gladly,
-/// - `create_new` creates once: of two racers one wins, the loser changes nothing,
+/// - `create_new` creates once: of two racers one wins, the loser changes nothing (where the
+///   storage says that it [excludes](Storage::excludes)),
 /// - `sweep` removes what crashed writers left, of the given folder and age only, and never a
 ///   committed object nor the work of a younger writer.
 ///
@@ -52,7 +53,9 @@ pub async fn storage(storage: &dyn Storage) -> Result<()> {
     listing::unfinished(storage, &format!("{folder}/unfinished")).await?;
     checks.deleting().await?;
     checks.creating().await?;
-    checks.racing().await?;
+    if storage.excludes() {
+        checks.racing().await?;
+    }
     checks.sweeping().await?;
     checks.bad_keys().await?;
     checks.clean_up().await
