@@ -51,10 +51,18 @@ fn redact_ids(text: &str) -> String {
         if at >= rest && is_id(at) {
             redacted.push_str(&text[rest..at]);
             redacted.push_str("ID");
-            rest = at + LENGTH;
+            rest = at + LENGTH + letters_after(&text[at + LENGTH..]);
         }
     }
     redacted + &text[rest..]
+}
+
+/// The length of `-kqzvbn` when an id goes on with it.
+fn letters_after(id: &str) -> usize {
+    const LENGTH: usize = 7;
+    let letters = id.get(..LENGTH).and_then(|ending| ending.strip_prefix('-'));
+    let is_ending = letters.is_some_and(|letters| letters.bytes().all(|b| b.is_ascii_lowercase()));
+    if is_ending { LENGTH } else { 0 }
 }
 
 /// Words that differ from run to run: digests, sizes, durations.

@@ -122,7 +122,7 @@ impl Stores {
         let section = |name: &str, url: String, options: String, secrets: String| {
             format!(
                 "[storage.{name}]\nurl = '{url}/{name}'\noptions = {{ {options} }}\nsecrets = {{ {secrets} }}\n\
-                 ambient_credentials = false\nrequest_timeout = '2s'\nretry_deadline = '2s'\n"
+                 ambient_credentials = false\nrequest_timeout = '1s'\nretry_deadline = '1s'\n"
             )
         };
         let account = AzureServer::ACCOUNT;
@@ -333,6 +333,10 @@ async fn all_fail(buried: &Buried, hidden: &[String]) {
         let run = buried.run(arguments, hidden).await;
         assert_ne!(run.code, 0, "{arguments:?}: {run:#?}");
     }
+}
+
+/// A copy into each storage, all of which fail.
+async fn copies_fail(buried: &Buried, hidden: &[String]) {
     for name in STORES {
         let copy = ["copy", "latest", "--from", "local", "--to", name];
         let run = buried.run(&copy, hidden).await;
@@ -352,6 +356,7 @@ async fn what_is_refused_tells_no_secret() {
     buried.configure(&secrets);
     let watch = Watch::start();
     all_fail(&buried, &hidden).await;
+    copies_fail(&buried, &hidden).await;
     watch.finish(&hidden);
     assert_absent_below(&buried.scratch.path("backups"), &hidden);
     assert_absent_below(&buried.scratch.path("state"), &hidden);
@@ -373,6 +378,7 @@ async fn what_breaks_tells_no_secret() {
         buried.stores.set_plan(plan);
         all_fail(&buried, &hidden).await;
     }
+    copies_fail(&buried, &hidden).await;
     watch.finish(&hidden);
     assert_absent_below(&buried.scratch.path("state"), &hidden);
 }
@@ -391,6 +397,7 @@ async fn what_is_misplaced_is_not_repeated() {
         "url = 'sftp://me@host/x?password=buried-5'",
         "url = 'gs://token:buried-6@bucket/x'",
         "url = 'ftp://me:buried-7@host/x'",
+        "url = 's3:/me:buried-16@bucket/x'",
         "url = 's3://bucket/x'\noptions = { endpoint = 'https://me:buried-8@host', region = 'x' }",
         "url = 's3://bucket/x'\noptions = { region = 'x' }\nsecrets = { secret_access_key = ['buried-9'] }",
         "url = 's3://bucket/x'\noptions = { region = 'x' }\nsecrets = { password = 'buried-10' }",

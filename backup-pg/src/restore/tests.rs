@@ -195,20 +195,20 @@ async fn an_abort_leaves_no_database_and_no_process() {
     let bench = Bench::start().await;
     let all = pieces(&bench.dump().await, 500);
     bench.sql("postgres", "CREATE DATABASE leer").await;
+    let mut running = false;
     for database in ["fx2", "leer"] {
         for count in [1, all.len() / 2, all.len() - 1, all.len()] {
             let restore = bench.restore(database, RestoreOptions::default());
             let writer = write(&restore, &all[..count]).await.unwrap();
-            // With everything it may have ended by itself.
-            if count == all.len() / 2 {
-                assert_eq!(children(&bench).len(), 1);
-            }
+            // With the head alone it is not started yet, with everything it may have ended.
+            running |= !children(&bench).is_empty();
             writer.abort().await.unwrap();
             assert_eq!(children(&bench), [""; 0]);
             assert_eq!(bench.databases().await, "fx leer");
             assert!(restore.report().is_none());
         }
     }
+    assert!(running, "no abort met a running client");
     assert_eq!(
         bench.sql("leer", "select count(*) from pg_class where relname = 'claims'").await,
         "0"

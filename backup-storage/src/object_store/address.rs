@@ -23,10 +23,11 @@ impl Address {
     /// Takes a URL apart.
     pub(super) fn of(stage: &str, scheme: &str, url: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::usage(stage.to_owned(), format!("{url:?} {why}"))
+            // Never the URL itself: people put secrets into it.
+            Error::usage(stage.to_owned(), format!("its url {why}"))
                 .next_step(format!("write it as {scheme}://bucket/prefix"))
         };
-        let (found, rest) = url.split_once("://").ok_or_else(|| wrong("is no URL"))?;
+        let (found, rest) = url.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
         if !found.eq_ignore_ascii_case(scheme) {
             return Err(wrong(&format!("is no {scheme}:// URL")));
         }
@@ -171,7 +172,7 @@ mod tests {
     fn bad_urls_say_why() {
         for (url, why) in [
             ("gs://bucket", "no s3:// URL"),
-            ("bucket", "no URL"),
+            ("bucket", "no scheme"),
             ("s3://", "no bucket"),
             ("s3:///prefix", "no bucket"),
             ("s3://bucket?region=x", "options go beside"),
