@@ -12,13 +12,15 @@ use crate::support::{
     CLAIMS, Finished, Scratch, claims_server, finish, finish_started, target_file, while_locked,
 };
 
-const VERBS: [&str; 10] = [
+const VERBS: [&str; 12] = [
     "backup",
     "list",
     "show",
     "verify",
     "restore",
     "cat",
+    "copy",
+    "sync",
     "doctor",
     "config",
     "completions",

@@ -10,7 +10,7 @@
 //! | `s3` | `S3` | a bucket of S3 or a compatible service |
 //! | `gcs` | `Gcs` | a bucket of Google Cloud Storage |
 //! | `azure` | `Azure` | a container of Azure Blob Storage |
-//! | `sftp` | [`Sftp`] | a folder of a server that is reached with SSH |
+//! | `sftp` | `Sftp` | a folder of a server that is reached with SSH |
 
 #[cfg(feature = "local")]
 mod local;
