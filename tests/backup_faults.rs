@@ -314,9 +314,10 @@ async fn a_claim_keeps_its_folder_for_its_own_timeout() {
         (claim(&now, 3600), false),
         (claim("2020-01-01T00:00:00Z", 2 * DAY), false),
         (claim(&now, i64::MAX), false),
-        (claim(&now, -1), false),
-        ("torn".to_owned(), false),
-        (String::new(), false),
+        // What can't be understood may be a newer version's: it counts by its own age.
+        (claim(&now, -1), true),
+        ("torn".to_owned(), true),
+        (String::new(), true),
     ];
     for (claim, stays) in claims {
         let memory = memory("memory");

@@ -55,6 +55,7 @@ impl Deployment {
             report.copied.extend(one.copied);
             report.unwanted.extend(one.unwanted);
             report.failed.extend(one.failed);
+            report.problems.extend(one.problems);
         }
         Ok(report)
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_core::{Catalog, Error, Query, Result, Storage};
+use backup_core::{Catalog, Error, Problem, Query, Result, Storage};
 use backup_pg::ToolSearch;
 
 use crate::config::{Config, Environment, JobConfig};
@@ -93,6 +93,14 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::storage`], and when there is none at all.
     pub async fn storages(&self, job: Option<&str>) -> Result<Vec<Arc<dyn Storage>>> {
+        let mut storages = Vec::new();
+        for name in self.names_by_distance(job)? {
+            storages.push(self.storage(name, job).await?);
+        }
+        Ok(storages)
+    }
+
+    fn names_by_distance(&self, job: Option<&str>) -> Result<Vec<&String>> {
         let mut names: Vec<&String> = match job.and_then(|job| self.config.job.get(job)) {
             Some(job) => job.storages.iter().collect(),
             None => self.config.storage.keys().collect(),
@@ -105,11 +113,26 @@ impl Deployment {
             self.config.storage.get(name).is_some_and(|storage| storage.url.starts_with("file:"))
         };
         names.sort_by_key(|name| !is_near(name));
-        let mut storages = Vec::with_capacity(names.len());
-        for name in names {
-            storages.push(self.storage(name, job).await?);
+        Ok(names)
+    }
+
+    /// Opens every storage that can be opened: what is wrong with one must not keep a backup from
+    /// being read from another.
+    ///
+    /// # Errors
+    /// When not one can be opened.
+    pub(crate) async fn readable_storages(&self) -> Result<(Vec<Arc<dyn Storage>>, Vec<Problem>)> {
+        let (mut open, mut problems) = (Vec::new(), Vec::new());
+        for name in self.names_by_distance(None)? {
+            match self.storage(name, None).await {
+                Ok(storage) => open.push(storage),
+                Err(error) => problems.push(Problem { storage: name.clone(), error }),
+            }
         }
-        Ok(storages)
+        if open.is_empty() {
+            return problems.pop().map_or(Ok((open, Vec::new())), |problem| Err(problem.error));
+        }
+        Ok((open, problems))
     }
 
     /// What backups there are: those that `query` asks for.
@@ -118,7 +141,11 @@ impl Deployment {
     /// When the configuration is wrong. A storage that can't be read is one of the catalog's
     /// problems, not an error.
     pub async fn catalog(&self, query: &Query<'_>) -> Result<Catalog> {
-        let mut catalog = Catalog::query(&self.storages(query.job).await?, query).await;
+        // All of them: `sync` may have brought copies to storages that the job does not name.
+        let (storages, problems) = self.readable_storages().await?;
+        let mut catalog = Catalog::query(&storages, query).await;
+        catalog.unreachable.extend(problems.iter().map(|problem| problem.storage.clone()));
+        catalog.problems.extend(problems);
         for entry in &mut catalog.backups {
             // A storage that the job does not name is no place where its backups are missing.
             if let Some(job) = self.config.job.get(&entry.manifest.job) {

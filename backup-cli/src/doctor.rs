@@ -221,10 +221,12 @@ impl Deployment {
         match self.probe_storage(name).await {
             Ok(abilities) => {
                 for one in abilities {
-                    match one.remedy {
-                        None => diagnosis.good(&subject, one.message),
-                        Some(remedy) => diagnosis.warning(&subject, one.message, remedy),
-                    }
+                    let condition = match one.remedy {
+                        _ if one.fatal => Condition::Bad,
+                        Some(_) => Condition::Warning,
+                        None => Condition::Good,
+                    };
+                    diagnosis.add(&subject, condition, one.message, one.remedy);
                 }
             }
             Err(error) => diagnosis.bad(&subject, &error),
@@ -299,10 +301,15 @@ async fn try_object(storage: Arc<dyn Storage>) -> Result<Vec<Ability>> {
     let body = Bytes::from_static(b"written by marb-backup doctor; may be deleted");
     storage.create_new(&key, body.clone()).await?;
     let read = read_small(&StoredObject::unchecked(Arc::clone(&storage), key.clone())).await;
+    let read = match (read, storage.list("doctor").await) {
+        (Ok(bytes), Ok(_)) => Ok(bytes),
+        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+    };
     let removed = storage.delete(&key).await;
     let able = |message: String, remedy: Option<&str>| Ability {
         message,
         remedy: remedy.map(str::to_owned),
+        fatal: false,
     };
     let may_not =
         |what: &str, error: &Error| format!("an object was written, but not {what}: {error}");
@@ -312,11 +319,11 @@ async fn try_object(storage: Arc<dyn Storage>) -> Result<Vec<Ability>> {
             "gave other bytes than were written",
         )),
         (Ok(_), Ok(())) => {
-            Ok(vec![able("an object was written, read and removed".to_owned(), None)])
+            Ok(vec![able("an object was written, read, listed and removed".to_owned(), None)])
         }
         (Err(error), _) => {
-            let remedy = "verify and restore with other credentials; if these should do, give them the right to read";
-            Ok(vec![able(may_not("read", &error), Some(remedy))])
+            let remedy = "verify and restore with other credentials; if these should do, give them the right to read and list";
+            Ok(vec![able(may_not("read and listed", &error), Some(remedy))])
         }
         (_, Err(error)) => {
             let remedy =

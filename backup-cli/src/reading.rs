@@ -20,7 +20,7 @@ impl Deployment {
     /// # Errors
     /// When no storage has all of it, or a configured key can't be read.
     pub async fn reader(&self, entry: &CatalogEntry, context: &Context) -> Result<BackupReader> {
-        let (storages, keys) = (self.storages(None).await?, self.keys().await?);
+        let ((storages, _), keys) = (self.readable_storages().await?, self.keys().await?);
         Ok(BackupReader::best(entry, &storages, keys.decoders())?.telling(context))
     }
 
@@ -36,7 +36,7 @@ impl Deployment {
         let keys = self.keys().await?;
         let authenticate = keys.authenticate();
         let mut reports = Vec::new();
-        for storage in self.storages(None).await? {
+        for storage in self.readable_storages().await?.0 {
             if !entry.copies.iter().any(|copy| copy.storage == storage.name()) {
                 continue;
             }

@@ -1,25 +1,26 @@
 //! The verbs `copy` and `sync`: bring to a storage what another one has, byte for byte, without
 //! decrypting.
 
-mod claimed;
 mod files;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use crate::backup::claim::{HOLD_TIMEOUT, Hold};
 use crate::backup::publish::{Written, create_manifest};
+use crate::backup::{SWEEP_GRACE, sweep::sweep};
 use crate::pipeline::{Context, Limits};
 use crate::{
-    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Query, Result, Storage, layout,
+    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Problem, Query, Result, Storage,
+    StoredCopy, layout,
 };
-use claimed::Claimed;
 use files::Files;
 
 /// How long copying one backup may take; the rule for sweeping rests on it.
-pub const COPY_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+pub const COPY_TIMEOUT: Duration = HOLD_TIMEOUT;
 /// So many backups in a row that can't be copied end a `sync`: more than one backup is wrong.
 const GIVE_UP_AFTER: usize = 3;
 
@@ -127,19 +128,19 @@ impl<'a> Copying<'a> {
         let cancel = &self.context.cancel;
         let listed = cancel.guard(self.is_listed()).await?;
         // Whoever is at work beside a manifest is not its backup's run: that has ended.
-        let claimed = if listed { None } else { Some(Claimed::take(&self).await?) };
+        let hold = if listed { None } else { Some(self.hold().await?) };
         let mut files = Files::new(&self);
         let done = match files.bring_all().await {
-            Ok(()) => self.publish(listed).await,
-            failed => failed,
+            Ok(()) => self.publish(hold.as_ref()).await,
+            Err(error) => Err(NotPublished::Before(error)),
         };
-        if done.is_err() && !listed {
-            files.remove_again().await;
+        if let (Err(failure), Some(hold)) = (&done, &hold) {
+            files.remove_again(failure, hold).await;
         }
-        if let Some(claimed) = claimed {
-            claimed.give_back().await;
+        if let Some(hold) = hold {
+            hold.release(self.context).await;
         }
-        done.map(|()| files.report)
+        done.map(|()| files.report).map_err(NotPublished::into_cause)
     }
 
     /// Whether `to` lists the backup already.
@@ -162,17 +163,57 @@ impl<'a> Copying<'a> {
             .next_step("verify both copies; remove the folder that is wrong, then copy again")
     }
 
-    async fn publish(&self, listed: bool) -> Result<()> {
-        if listed {
-            return Ok(());
-        }
+    /// Holds the folder in `to`.
+    async fn hold(&self) -> Result<Hold> {
+        let hold = Hold::take(
+            self.to,
+            &self.folder,
+            Some(self.manifest),
+            "copy",
+            Timestamp::now(),
+            self.limits,
+        );
+        hold.await?.ok_or_else(|| self.is_being_written())
+    }
+
+    fn is_being_written(&self) -> Error {
+        let message = format!("{} in storage {} is being written", self.folder, self.to.name());
+        Error::new(ErrorKind::Locked, "copy", message).next_step(
+            "wait for the backup or the copy that writes it; after a crash its claim ends by \
+             itself, a day after its timeout",
+        )
+    }
+
+    /// Writes the manifest, unless the backup is listed already and nothing is held.
+    async fn publish(&self, hold: Option<&Hold>) -> Result<(), NotPublished> {
+        let Some(hold) = hold else { return Ok(()) };
         if self.context.cancel.is_cancelled() {
-            return Err(self.context.cancel.error());
+            return Err(NotPublished::Before(self.context.cancel.error()));
+        }
+        if !hold.is_ours().await.map_err(NotPublished::Before)? {
+            return Err(NotPublished::Before(self.is_being_written()));
         }
         let key = self.key(layout::MANIFEST);
-        match create_manifest(self.to, &key, self.manifest_json, self.limits.commit).await? {
-            Written::Ours => Ok(()),
-            Written::Foreign => Err(self.another_is_there()),
+        match create_manifest(self.to, &key, self.manifest_json, self.limits.commit).await {
+            Ok(Written::Ours) => Ok(()),
+            Ok(Written::Foreign) => Err(NotPublished::Before(self.another_is_there())),
+            Err(error) => Err(NotPublished::Unknown(error)),
+        }
+    }
+}
+
+/// Why a copy is not listed.
+enum NotPublished {
+    /// It failed before its manifest was written.
+    Before(Error),
+    /// The manifest was sent, and nobody knows whether it is there.
+    Unknown(Error),
+}
+
+impl NotPublished {
+    fn into_cause(self) -> Error {
+        match self {
+            Self::Before(error) | Self::Unknown(error) => error,
         }
     }
 }
@@ -186,6 +227,8 @@ pub struct SyncReport {
     pub unwanted: Vec<BackupId>,
     /// Backups that could not be copied, and why.
     pub failed: Vec<(BackupId, Error)>,
+    /// What could not be read: whether it is missing is not known. Never silently left out.
+    pub problems: Vec<Problem>,
 }
 
 /// Copies every backup of `from` that `to` lacks or has with missing parts, the oldest first.
@@ -212,10 +255,9 @@ pub async fn sync(
         let silent = || Error::failed("sync", format!("storage {unreachable} can't be listed"));
         return Err(problem.map_or_else(silent, |problem| problem.error));
     }
-    let mut report = SyncReport::default();
-    for problem in catalog.problems.drain(..) {
-        context.warn(&format!("storage {}: {}", problem.storage, problem.error));
-    }
+    let problems = std::mem::take(&mut catalog.problems);
+    let mut report = SyncReport { problems, ..SyncReport::default() };
+    sweep_target(to, job, context).await;
     let mut in_a_row = 0;
     for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from, to)) {
         if !wanted(entry) {
@@ -229,7 +271,7 @@ pub async fn sync(
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                in_a_row += 1;
+                in_a_row += usize::from(!is_about_one_backup(&error));
                 report.failed.push((entry.id, error));
                 if in_a_row == GIVE_UP_AFTER {
                     context.warn("sync ends here: one backup after the other fails");
@@ -241,17 +283,32 @@ pub async fn sync(
     Ok(report)
 }
 
-/// Whether `from` has a backup of which `to` has nothing, or not all.
-fn is_lacking(entry: &CatalogEntry, from: &Arc<dyn Storage>, to: &Arc<dyn Storage>) -> bool {
-    let copy = |name: &str| entry.copies.iter().find(|copy| copy.storage == name);
-    let whole = copy(to.name()).is_some_and(|copy| copy.damaged_parts.is_empty());
-    copy(from.name()).is_some() && !whole
+/// Removes what crashed copies left in the target: it may be no job's storage, so that no backup
+/// ever does.
+async fn sweep_target(to: &Arc<dyn Storage>, job: Option<&str>, context: &Context) {
+    let now = Timestamp::now();
+    let age = SignedDuration::try_from(COPY_TIMEOUT.saturating_add(SWEEP_GRACE));
+    let Some(before) = age.ok().and_then(|age| now.checked_sub(age).ok()) else { return };
+    let swept = sweep(to, job.unwrap_or(""), before, now, Limits::default(), context);
+    if let Err(error) = swept.await {
+        context.warn(&format!("storage {} could not be swept: {error}", to.name()));
+    }
 }
 
-/// A claim on a backup's folder, for as long as a copy of it may take.
-fn claim_body(started: Timestamp, from: &str) -> Vec<u8> {
-    let claim = serde_json::json!({
-        "copy_from": from, "started": started, "timeout_seconds": COPY_TIMEOUT.as_secs(),
-    });
-    claim.to_string().into_bytes()
+/// Whether a failure says nothing about the next backup.
+fn is_about_one_backup(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Damaged | ErrorKind::Refused | ErrorKind::Locked | ErrorKind::NotFound
+    )
+}
+
+/// Whether `from` has a backup of which `to` has nothing, not all, or something else.
+fn is_lacking(entry: &CatalogEntry, from: &Arc<dyn Storage>, to: &Arc<dyn Storage>) -> bool {
+    let copy = |name: &str| entry.copies.iter().find(|copy| copy.storage == name);
+    let Some(theirs) = copy(from.name()) else { return false };
+    let same = |copy: &StoredCopy| {
+        copy.damaged_parts.is_empty() && copy.manifest_json == theirs.manifest_json
+    };
+    !copy(to.name()).is_some_and(same)
 }

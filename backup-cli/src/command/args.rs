@@ -300,7 +300,8 @@ pub struct CopyArgs {
 /// `sync`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Copies oldest first; deletes nothing. Needs no key. Exit code 3 when some backups failed.
+Copies oldest first; deletes no backup. Needs no key. Exit code 3 when some backups failed, 8 when it
+is not known what is missing.
 
 Examples:
   marb-backup sync --from local --to offsite

@@ -44,23 +44,35 @@ pub async fn sync(args: SyncArgs, session: &Session) -> Result<u8> {
             eprintln!("  next:  {advice}");
         }
     }
+    for problem in &report.problems {
+        let label = Style::for_stderr().red("not known:");
+        eprintln!("{label} storage {}: {}", problem.storage, problem.error);
+    }
     if session.common.json {
+        let problems = report.problems.iter();
+        let problems: Vec<Value> = problems
+            .map(|one| json!({ "storage": one.storage, "error": error_json(&one.error) }))
+            .collect();
         let failed = report.failed.iter();
         let failed: Vec<Value> = failed
             .map(|(id, error)| json!({ "backup": id.to_string(), "error": error_json(error) }))
             .collect();
         let copied: Vec<Value> =
             report.copied.iter().map(|(id, one)| copy_json(*id, one)).collect();
-        output::print_json(&json!({ "copied": copied, "failed": failed }))?;
+        output::print_json(&json!({ "copied": copied, "failed": failed, "problems": problems }))?;
     } else if !session.common.quiet {
         for (id, one) in &report.copied {
             output::print(&format!("{}\n", copy_text(*id, one)))?;
         }
-        if report.copied.is_empty() && report.failed.is_empty() {
+        if report.copied.is_empty() && report.failed.is_empty() && report.problems.is_empty() {
             output::print("Nothing is missing.\n")?;
         }
     }
-    Ok(if report.failed.is_empty() { 0 } else { exit_code(ErrorKind::Incomplete) })
+    Ok(match (report.failed.is_empty(), report.problems.is_empty()) {
+        (false, _) => exit_code(ErrorKind::Incomplete),
+        (true, false) => exit_code(ErrorKind::Unchecked),
+        (true, true) => 0,
+    })
 }
 
 fn copy_text(id: BackupId, report: &CopyReport) -> String {

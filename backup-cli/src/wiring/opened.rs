@@ -34,6 +34,8 @@ pub(crate) struct Ability {
     pub(crate) message: String,
     /// What to do where something is missing.
     pub(crate) remedy: Option<String>,
+    /// Whether every backup will be refused.
+    pub(crate) fatal: bool,
 }
 
 impl Opened {
@@ -84,6 +86,7 @@ impl Opened {
             let able = |one: backup_storage::Finding| Ability {
                 message: format!("{}: {}", one.ability, one.message),
                 remedy: one.remedy,
+                fatal: one.fatal,
             };
             findings.into_iter().map(able).collect()
         };
@@ -107,6 +110,7 @@ fn sftp_abilities(server: &backup_storage::SftpServer) -> Vec<Ability> {
     let ability = |can: bool, fine: &str, missing: &str, remedy: &str| Ability {
         message: if can { fine } else { missing }.to_owned(),
         remedy: (!can).then(|| remedy.to_owned()),
+        fatal: false,
     };
     vec![
         ability(

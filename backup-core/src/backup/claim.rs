@@ -12,12 +12,15 @@ use serde::Deserialize;
 
 use super::{BackupPlan, SWEEP_GRACE};
 use crate::layout::{self, BackupId, MAX_SAME_SECOND};
-use crate::pipeline::{Context, within};
+use crate::pipeline::{Context, Limits, within};
 use crate::{Creation, Error, ErrorKind, Manifest, Result, Storage, StoredObject, read_small};
 
 /// How long a stopped run waits for the claim it is just making: one it does not know of it
 /// can't give back.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a copy of one backup, or a sweep of one folder, may take.
+pub(crate) const HOLD_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An id, and the storages in which its folder is ours.
 pub(super) struct Claim<'a> {
@@ -191,40 +194,120 @@ impl Claimed {
     }
 }
 
-/// Whether the claim in `folder` says that its run may still be going on at `now`: it may have
-/// a longer timeout than ours. A claim that can't be read says nothing.
-pub(crate) async fn may_be_running(
+/// When the run that claimed `folder` began, if it may still be going on at `now`.
+///
+/// A claim that nobody here understands is a newer version's: it counts by its age.
+///
+/// # Errors
+/// When it can't be read: then nobody may take the folder for free.
+pub(crate) async fn live_since(
     storage: &Arc<dyn Storage>,
     folder: &str,
+    manifest: Option<&Manifest>,
     now: Timestamp,
-) -> bool {
+) -> Result<Option<Timestamp>> {
     let key = format!("{folder}/{}", layout::CLAIM);
-    let Ok(json) = read_small(&StoredObject::unchecked(Arc::clone(storage), key)).await else {
-        return false;
-    };
-    let claimed: Option<Claimed> = serde_json::from_slice(&json).ok();
-    claimed.and_then(|claimed| claimed.over()).is_some_and(|over| over > now)
-}
-
-/// Whether whoever claimed `folder` is done with it for certain: the run must have ended by
-/// `now`, or it is the one that made the backup of `manifest`. That one published elsewhere and
-/// gave up here; should it be about to publish here too, then the very same manifest.
-pub(crate) async fn is_over(
-    storage: &Arc<dyn Storage>,
-    folder: &str,
-    manifest: &Manifest,
-    now: Timestamp,
-) -> Result<bool> {
-    let key = format!("{folder}/{}", layout::CLAIM);
-    let json = match read_small(&StoredObject::unchecked(Arc::clone(storage), key)).await {
+    let json = match read_small(&StoredObject::unchecked(Arc::clone(storage), &key)).await {
         Ok(json) => json,
-        Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(gone) if gone.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let Ok(claimed) = serde_json::from_slice::<Claimed>(&json) else { return Ok(true) };
-    let by_its_run =
-        claimed.host.as_ref() == Some(&manifest.host) && claimed.started == manifest.started;
-    Ok(by_its_run || claimed.over().is_none_or(|over| over <= now))
+    let claimed = match serde_json::from_slice::<Claimed>(&json) {
+        Ok(claimed) => claimed,
+        Err(_) => match storage.stat(&key).await? {
+            None => return Ok(None),
+            Some(object) => Claimed {
+                started: object.modified,
+                timeout_seconds: HOLD_TIMEOUT.as_secs(),
+                host: None,
+            },
+        },
+    };
+    // The run that made a backup which is listed elsewhere gave up here; should it be about to
+    // publish here too, then the very same manifest.
+    let by_its_run = manifest.is_some_and(|manifest| {
+        claimed.host.as_ref() == Some(&manifest.host) && claimed.started == manifest.started
+    });
+    let over = by_its_run || claimed.over().is_none_or(|over| over <= now);
+    Ok((!over).then_some(claimed.started))
+}
+
+/// A folder that a copy or a sweep holds, so that nobody else works in it.
+pub(crate) struct Hold {
+    storage: Arc<dyn Storage>,
+    key: String,
+    body: Bytes,
+    limits: Limits,
+}
+
+impl Hold {
+    /// Holds `folder` for `purpose`; `None` while somebody else may be at work in it. A claim
+    /// whose run has ended, or must have, is taken over; that of the run which made the backup
+    /// of `manifest` has.
+    pub(crate) async fn take(
+        storage: &Arc<dyn Storage>,
+        folder: &str,
+        manifest: Option<&Manifest>,
+        purpose: &str,
+        now: Timestamp,
+        limits: Limits,
+    ) -> Result<Option<Self>> {
+        let body = serde_json::json!({
+            "purpose": purpose, "started": now, "timeout_seconds": HOLD_TIMEOUT.as_secs(),
+            "nonce": rand::random::<u64>().to_string(),
+        });
+        let hold = Self {
+            storage: Arc::clone(storage),
+            key: format!("{folder}/{}", layout::CLAIM),
+            body: Bytes::from(body.to_string()),
+            limits,
+        };
+        let mut created = hold.create().await?;
+        if created == Creation::Taken && live_since(storage, folder, manifest, now).await?.is_none()
+        {
+            within(storage.name(), limits.sink_stall, storage.delete(&hold.key)).await?;
+            created = hold.create().await?;
+        }
+        if created == Creation::Taken {
+            return Ok(None);
+        }
+        match hold.is_ours().await {
+            Ok(ours) => Ok(ours.then_some(hold)),
+            Err(error) => {
+                // Best effort: a claim alone is no backup, and ends by itself.
+                let _ = within(storage.name(), limits.sink_stall, storage.delete(&hold.key)).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn create(&self) -> Result<Creation> {
+        let created = self.storage.create_new(&self.key, self.body.clone());
+        within(self.storage.name(), self.limits.commit, created).await
+    }
+
+    /// Whether nobody took it over: of two that found the same old claim, one is robbed.
+    pub(crate) async fn is_ours(&self) -> Result<bool> {
+        let stored = StoredObject::unchecked(Arc::clone(&self.storage), &self.key);
+        match within(self.storage.name(), self.limits.sink_stall, read_small(&stored)).await {
+            Ok(found) => Ok(found == self.body),
+            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the folder free, if it is still ours; a claim that stays is told.
+    pub(crate) async fn release(self, context: &Context) {
+        match self.is_ours().await {
+            Ok(true) => {
+                release(self.storage.as_ref(), &self.key, self.limits.sink_stall, context).await;
+            }
+            Ok(false) => {}
+            Err(error) => {
+                context.warn(&format!("a claim may stay in {}: {error}", self.storage.name()));
+            }
+        }
+    }
 }
 
 /// Removes a claim; one that stays is told.

@@ -3,7 +3,7 @@
 pub(crate) mod claim;
 mod folder;
 pub(crate) mod publish;
-mod sweep;
+pub(crate) mod sweep;
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use crate::{
 use folder::Folder;
 
 /// How much older than a job's timeout a leftover must be before it is swept.
-const SWEEP_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const SWEEP_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// So many of the newest backups tell whose the job's folder is; more than one, in case the
 /// newest can't be read.

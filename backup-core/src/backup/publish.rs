@@ -33,7 +33,7 @@ pub(crate) async fn create_manifest(
     let stored = StoredObject::unchecked(Arc::clone(storage), key);
     match (answer, within(name, limit, read_small(&stored)).await) {
         (_, Ok(found)) if found == json => Ok(Written::Ours),
-        (Ok(_), _) => Ok(Written::Foreign),
-        (Err(error), _) => Err(error),
+        (Ok(_), Ok(_)) => Ok(Written::Foreign),
+        (Ok(_), Err(error)) | (Err(error), _) => Err(error),
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::{BackupPlan, SWEEP_GRACE, claim};
-use crate::pipeline::{Context, within};
+use super::claim::{self, Hold};
+use super::{BackupPlan, SWEEP_GRACE};
+use crate::pipeline::{Context, Limits, within};
 use crate::{BackupId, ObjectInfo, Result, Storage, layout};
 
 /// Removes what crashed runs left, in all storages at once. Failing to is told, and no reason
@@ -27,7 +28,8 @@ pub(super) async fn sweep_leftovers(
             context.warn(&format!("storage {name} could not be swept: it can't be listed"));
             return;
         }
-        let swept = within(name, plan.limits.commit, sweep(plan, storage, before, context));
+        let swept = sweep(storage, &plan.job, before, plan.started, plan.limits, context);
+        let swept = within(name, plan.limits.commit, swept);
         if let Err(error) = swept.await {
             context.warn(&format!("storage {name} could not be swept: {error}"));
         }
@@ -36,52 +38,77 @@ pub(super) async fn sweep_leftovers(
     Ok(())
 }
 
-/// Removes the folders of runs that crashed before `before`, and leftovers of that age.
+/// Removes the folders of runs that crashed before `before`, and leftovers of that age, of one
+/// job or ("") of all.
 ///
 /// Touches only what is unlisted and so old that its run must have ended: a run ends within
 /// its job's timeout, of which its claim knows best. Each folder it removes is told. A folder
 /// that lacks nothing but its manifest stays: its data can be restored by hand.
-async fn sweep(
-    plan: &BackupPlan,
+pub(crate) async fn sweep(
     storage: &Arc<dyn Storage>,
+    job: &str,
     before: Timestamp,
+    now: Timestamp,
+    limits: Limits,
     context: &Context,
 ) -> Result<()> {
-    storage.sweep(&plan.job, before).await?;
-    let objects = storage.list(&plan.job).await?;
+    let objects = storage.list(job).await?;
     let mut folders: BTreeMap<(BackupId, &str), BTreeMap<&str, &ObjectInfo>> = BTreeMap::new();
     for object in &objects {
         if let Some((job, id, name)) = layout::parse_key(&object.key) {
             folders.entry((id, job)).or_default().insert(name, object);
         }
     }
+    folders.retain(|_, files| !files.contains_key(layout::MANIFEST));
+    // A run of another host may have a longer timeout: its unfinished uploads are as old as it.
+    let mut untouched = before;
+    for ((id, job), files) in &folders {
+        if files.contains_key(layout::CLAIM)
+            && let Some(since) = claim::live_since(storage, &id.folder(job), None, now).await?
+        {
+            untouched = untouched.min(since);
+        }
+    }
+    storage.sweep(job, untouched).await?;
     for ((id, job), files) in folders {
-        let old: Vec<_> = files.values().filter(|object| object.modified < before).collect();
-        if files.contains_key(layout::MANIFEST) || id.started() >= before || old.is_empty() {
-            continue;
+        let old: Vec<_> = files.into_values().filter(|object| object.modified < before).collect();
+        if id.started() < before && !old.is_empty() {
+            sweep_folder(storage, &id.folder(job), &old, now, limits, context).await?;
         }
-        let folder = id.folder(job);
-        if files.contains_key(layout::SHA256SUMS) {
-            context.warn(&format!(
-                "{folder} in storage {} looks complete but its manifest is missing; restore it \
-                 by hand with its {} or remove it",
-                storage.name(),
-                layout::RESTORE_NOTE
-            ));
-            continue;
-        }
-        let claimed = files.contains_key(layout::CLAIM)
-            && claim::may_be_running(storage, &folder, plan.started).await;
-        // A listing may lag behind: what is listed by now is nobody's to sweep.
-        let manifest = format!("{folder}/{}", layout::MANIFEST);
-        if claimed || storage.stat(&manifest).await?.is_some() {
-            continue;
-        }
-        for object in old {
+    }
+    Ok(())
+}
+
+/// Removes what is old in one unlisted folder, unless somebody is at work there.
+async fn sweep_folder(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    old: &[&ObjectInfo],
+    now: Timestamp,
+    limits: Limits,
+    context: &Context,
+) -> Result<()> {
+    let name = storage.name();
+    let key = |file: &str| format!("{folder}/{file}");
+    if storage.stat(&key(layout::SHA256SUMS)).await?.is_some() {
+        context.warn(&format!(
+            "{folder} in storage {name} looks complete but its manifest is missing; restore it \
+             by hand with its {} or remove it",
+            layout::RESTORE_NOTE
+        ));
+        return Ok(());
+    }
+    let Some(hold) = Hold::take(storage, folder, None, "sweep", now, limits).await? else {
+        return Ok(());
+    };
+    // A listing may lag behind: what is listed by now is nobody's to sweep.
+    if storage.stat(&key(layout::MANIFEST)).await?.is_none() {
+        let claim = key(layout::CLAIM);
+        for object in old.iter().filter(|object| object.key != claim) {
             storage.delete(&object.key).await?;
         }
-        let name = storage.name();
         context.warn(&format!("storage {name}: removed what a crashed run left: {folder}"));
     }
+    hold.release(context).await;
     Ok(())
 }

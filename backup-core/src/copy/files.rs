@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CopyReport, Copying};
+use super::{CopyReport, Copying, NotPublished};
 use crate::backup::checksum_list;
+use crate::backup::claim::Hold;
 use crate::pipeline::{self, Flow, within};
 use crate::{
     Digest, Discard, Error, ErrorKind, InMemory, Result, Source, Storage, StoredObject, layout,
@@ -126,25 +127,36 @@ impl<'a, 'b> Files<'a, 'b> {
         }
     }
 
-    /// Removes what was copied, unless the backup is listed all the same: then the answer was
-    /// lost, or somebody else wrote it, and the files are those of a backup.
-    pub(super) async fn remove_again(&self) {
+    /// Removes what was copied, where it is certain that no backup needs it: the folder is still
+    /// held, no manifest was sent that may yet be there, and none is listed.
+    pub(super) async fn remove_again(&self, failure: &NotPublished, hold: &Hold) {
         let Copying { to, context, limits, folder, .. } = self.copying;
-        let (name, manifest) = (to.name(), self.copying.key(layout::MANIFEST));
-        if let Ok(Some(_)) = read_if_there(to, &manifest).await {
-            context.warn(&format!("{folder} is listed in storage {name} and stays there"));
-            return;
+        let name = to.name();
+        let stays = |why: &str| {
+            context.warn(&format!(
+                "what was copied stays in storage {name} under {folder} ({why}); unless it is \
+                 listed, a later run sweeps it"
+            ));
+        };
+        if matches!(failure, NotPublished::Unknown(_)) || !to.excludes() {
+            return stays("another may need it");
         }
-        // The manifest first, in case it can't be looked for; the last file that was copied
-        // next, which is the checksum list: what is left must not look complete.
-        let files = self.report.copied.iter().rev().map(|file| self.copying.key(file));
-        for key in std::iter::once(manifest).chain(files) {
+        match hold.is_ours().await {
+            Ok(true) => {}
+            Ok(false) => return stays("another works in it"),
+            Err(error) => return stays(&error.to_string()),
+        }
+        match read_if_there(to, &self.copying.key(layout::MANIFEST)).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return stays("it is listed"),
+            Err(error) => return stays(&error.to_string()),
+        }
+        // The last file that was copied first, which is the checksum list: what is left must
+        // not look complete.
+        for file in self.report.copied.iter().rev() {
+            let key = self.copying.key(file);
             if let Err(error) = within(name, limits.sink_stall, to.delete(&key)).await {
-                context.warn(&format!(
-                    "what was copied stays in storage {name} under {folder} ({error}); it is not \
-                     listed, and a later backup sweeps it"
-                ));
-                return;
+                return stays(&error.to_string());
             }
         }
     }

@@ -4,15 +4,17 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use backup_core::{Error, Result};
-use base64::Engine;
 use jiff::Timestamp;
 use opendal::options::WriteOptions;
 use opendal::services;
 use opendal::{Buffer, ErrorKind, Operator};
+use reqsign_core::ProvideCredentialChain;
+use reqsign_google::StaticCredentialProvider;
 
 use super::address::{Address, Options};
 use super::connect::{operator, root};
 use super::explain::Place;
+use super::given::Given;
 use super::line::Line;
 use super::parts::{FIRST_PART_BYTES, Growth};
 use super::service::{Blocks, Object, Outcome, Service, Stored, Upload, delete_with, put_with};
@@ -48,7 +50,8 @@ pub(super) fn store(name: String, url: &str, settings: &Settings) -> Result<Stor
         builder = builder.default_storage_class(class);
     }
     let given = if let Some(json) = options.secret("credential_json") {
-        builder = builder.credential(&base64::engine::general_purpose::STANDARD.encode(json));
+        let given = Given(StaticCredentialProvider::new(json));
+        builder = builder.credential_provider_chain(ProvideCredentialChain::new().push(given));
         true
     } else if let Some(path) = options.text("credential_file") {
         builder = builder.credential_path(&path);

@@ -25,6 +25,8 @@ mod connect;
 mod explain;
 #[cfg(feature = "gcs")]
 mod gcs;
+#[cfg(any(feature = "gcs", feature = "s3"))]
+mod given;
 mod line;
 mod parts;
 mod probe;

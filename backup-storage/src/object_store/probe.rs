@@ -23,11 +23,13 @@ pub struct Finding {
     pub message: String,
     /// What to set where something that was asked for is missing; `None` where all is well.
     pub remedy: Option<String>,
+    /// The service refuses every object as long as the remedy isn't set: no backup can succeed.
+    pub fatal: bool,
 }
 
 impl Finding {
     pub(super) fn fine(ability: &'static str, message: impl Into<String>) -> Self {
-        Self { ability, message: message.into(), remedy: None }
+        Self { ability, message: message.into(), remedy: None, fatal: false }
     }
 
     pub(super) fn missing(
@@ -35,7 +37,7 @@ impl Finding {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { ability, message: message.into(), remedy: Some(remedy.into()) }
+        Self { ability, message: message.into(), remedy: Some(remedy.into()), fatal: false }
     }
 }
 
@@ -52,7 +54,7 @@ impl Store {
         let object = Object { key: &key, mark: &mark, probes: true };
         if let Err(error) = self.service.put(&object, Buffer::from(CONTENT), false).await {
             return match self.service.asked_too_much(&error) {
-                Some(finding) => Ok(vec![finding]),
+                Some(finding) => Ok(vec![Finding { fatal: true, ..finding }]),
                 None => Err(self.explain(Doing::Write, "write a probe object", error)),
             };
         }

@@ -13,6 +13,7 @@ use opendal::{Buffer, BufferStream, BytesRange, ErrorKind};
 
 use super::answer::{NoAnswer, Refusal};
 use super::explain::Doing;
+use super::probe::why;
 use super::service::Outcome;
 use super::store::Store;
 
@@ -136,7 +137,8 @@ impl Reader {
         if !broke || waited >= self.store.retry_deadline {
             return Err(self.store.explain(Doing::Read, &verb, error));
         }
-        tracing::debug!("{}: {verb} goes on at byte {}: {error}", self.store.stage, self.offset);
+        let (stage, offset, why) = (&self.store.stage, self.offset, why(&error));
+        tracing::debug!("{stage}: {verb} goes on at byte {offset}: {why}");
         tokio::time::sleep(super::line::jittered(super::line::FIRST_PAUSE)).await;
         Ok(())
     }

@@ -123,11 +123,9 @@ impl Store {
         }
         match self.first_entry().await {
             Ok(()) => self.bucket_seen.store(true, Ordering::Relaxed),
-            Err(error) if Refusal::inside(&error).is_some_and(Refusal::is_missing_bucket) => {
-                return Err(self.explain(Doing::Read, "look into it", error));
-            }
             // Whoever may not list can't find out.
-            Err(_) => {}
+            Err(error) if error.kind() == opendal::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(self.explain(Doing::Read, "look into it", error)),
         }
         Ok(())
     }

@@ -37,6 +37,14 @@ impl Finished {
     }
 }
 
+/// The file of a `create_new` whose connection was lost.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    partial: String,
+    /// A removal was lost, too: that the file is gone doesn't say any more that it was renamed.
+    perhaps_removed: bool,
+}
+
 impl Place {
     /// Gives a written file its final name; an older object of that name is replaced as a whole.
     pub(super) async fn publish(&self, c: Arc<Connection>, file: &Finished) -> Result<(), Failed> {
@@ -155,27 +163,33 @@ impl Place {
         }
     }
 
-    /// Stores a small object if there is none of that name. `earlier` is the file of a try whose
-    /// connection was lost.
+    /// Stores a small object if there is none of that name. `earlier` is for the next try.
     pub(super) async fn create_new(
         &self,
         c: Arc<Connection>,
         key: &str,
         body: &Bytes,
-        earlier: &Mutex<Option<String>>,
+        earlier: &Mutex<Option<Earlier>>,
     ) -> Result<Creation, Failed> {
+        let remember = |file| {
+            *earlier.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        };
         let before = earlier.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(partial) = before
-            && self.was_created(&c, &partial, &self.path(key), body).await?
-        {
-            return Ok(Creation::Created);
+        if let Some(before) = before {
+            let created = self.was_created(&c, &before, &self.path(key), body).await;
+            if matches!(&created, Err(Failed::Lost(_))) {
+                remember(Earlier { perhaps_removed: true, ..before });
+            }
+            if created? {
+                return Ok(Creation::Created);
+            }
         }
         if self.look_to_change(&c, key).await?.is_some() {
             return Ok(Creation::Taken);
         }
         let draft = self.draft(Arc::clone(&c), key).await?;
         let partial = draft.partial.clone();
-        *earlier.lock().unwrap_or_else(PoisonError::into_inner) = Some(partial.clone());
+        remember(Earlier { partial: partial.clone(), perhaps_removed: false });
         let outcome = self.create_from(&c, draft, body).await;
         // Gone already where it was renamed.
         if !matches!(&outcome, Err(Failed::Lost(_))) {
@@ -290,17 +304,17 @@ impl Place {
         }
     }
 
-    /// Whether a try whose answer was lost put its file `partial` at `target`. Takes the file
-    /// away: what the server may still be about to do with it then fails.
+    /// Whether a try whose answer was lost put its file at `target`. Takes the file away: what the server may still be about to do with it then fails.
     async fn was_created(
         &self,
         c: &Arc<Connection>,
-        partial: &str,
+        earlier: &Earlier,
         target: &str,
         body: &Bytes,
     ) -> Result<bool, Failed> {
+        let partial = &earlier.partial;
         let cannot = |trouble| self.writing("look at", target).failed(trouble);
-        let renamed = match unless_absent(c.remove(partial).await) {
+        let gone = match unless_absent(c.remove(partial).await) {
             Ok(removed) => removed.is_none(),
             Err(lost @ Trouble::Lost(_)) => return Err(cannot(lost)),
             Err(_) => unless_absent(c.lstat(partial).await).map_err(cannot)?.is_none(),
@@ -308,9 +322,11 @@ impl Place {
         let is_there = unless_absent(c.lstat(target).await)
             .map_err(cannot)?
             .is_some_and(|found| found.is_file());
+        let renamed = gone && !earlier.perhaps_removed;
         // A link leaves the file where it was; there the content tells.
-        let linked = !renamed && c.offers.link && !c.offers.own_server;
-        let ours = is_there && (renamed || (linked && self.holds(c, target, body).await?));
+        let linked = !gone && c.offers.link && !c.offers.own_server;
+        let content_tells = linked || (gone && earlier.perhaps_removed);
+        let ours = is_there && (renamed || (content_tells && self.holds(c, target, body).await?));
         if ours {
             self.sync_above(c, target).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use backup_core::{Committed, Error, Result, SinkWriter};
@@ -141,9 +142,16 @@ impl Writer {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        match place.link.retrying(|c| place.discard(c, &file.partial)).await {
-            Ok(true) => return Err(error),
-            Ok(false) => {}
+        // A lost try may have removed it: then its absence doesn't say that it was published.
+        let lost = AtomicBool::new(false);
+        let discard = async |c| {
+            let outcome = place.discard(c, &file.partial).await;
+            lost.fetch_or(matches!(&outcome, Err(Failed::Lost(_))), Ordering::Relaxed);
+            outcome
+        };
+        match place.link.retrying(discard).await {
+            Ok(false) if !lost.load(Ordering::Relaxed) => {}
+            Ok(_) => return Err(error),
             Err(left) => {
                 tracing::warn!(error = %left, "a leftover stays until it is swept");
                 return Err(error);

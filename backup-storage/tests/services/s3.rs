@@ -328,6 +328,7 @@ async fn a_probe_says_what_the_service_keeps() {
     let findings = storage.probe().await.unwrap();
     let conditional = findings.iter().find(|finding| finding.ability == "conditional").unwrap();
     assert_eq!(conditional.remedy, None, "{findings:?}");
+    assert!(findings.iter().all(|finding| !finding.fatal), "{findings:?}");
     assert_eq!(storage.list("").await.unwrap(), [], "the probe object is gone");
 
     let settings = keys(&server, S3Access::Admin);
@@ -338,6 +339,7 @@ async fn a_probe_says_what_the_service_keeps() {
     let findings = storage.probe().await.unwrap();
     let lock = findings.iter().find(|finding| finding.ability == "object_lock").unwrap();
     assert!(lock.remedy.as_ref().unwrap().contains("`object_lock`"), "{findings:?}");
+    assert!(lock.fatal, "the bucket has no locks, so every put is refused: {findings:?}");
 
     let writer = open(&server, "p", S3Access::WriteOnly);
     let findings = writer.probe().await.unwrap();
@@ -382,6 +384,21 @@ async fn a_lost_answer_is_settled_and_leaves_nothing() {
     assert_eq!(storage.create_new("claim", "a".into()).await.unwrap(), Creation::Created);
     assert!(relay.struck());
     assert_eq!(storage.create_new("claim", "a".into()).await.unwrap(), Creation::Taken);
+}
+
+/// "Not there" may be said of a missing bucket; while nobody says which it is, it doesn't count.
+#[tokio::test]
+async fn without_an_answer_about_the_bucket_nothing_passes_for_absent() {
+    let server = S3Server::start().await.unwrap();
+    let relay = Forgetful::always(server.address(), "list-type=2").await;
+    let mut settings = impatient(keys(&server, S3Access::Admin));
+    settings.options.insert("endpoint".into(), format!("http://{}", relay.address));
+    let storage = S3::from_url("offsite", &format!("s3://{BUCKET}/p"), &settings).unwrap();
+    let error = storage.stat("x").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unchecked, "{error:?}");
+    assert!(relay.struck() && error.message().contains("can't look into it"), "{error:?}");
+    let error = storage.open("x", ByteRange::ALL).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unchecked, "{error:?}");
 }
 
 #[tokio::test]

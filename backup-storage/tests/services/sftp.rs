@@ -2,6 +2,7 @@
 
 mod faults;
 mod logins;
+mod lost_answers;
 mod secrets;
 
 use std::fs;

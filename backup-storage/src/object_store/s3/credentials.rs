@@ -10,6 +10,7 @@ use reqsign_core::{Context, Env, OsEnv, ProvideCredentialChain, Signer};
 use reqsign_file_read_tokio::TokioFileRead;
 
 use super::super::address::Options;
+use super::super::given::Given;
 
 /// The surroundings in which credentials are looked for.
 pub(super) fn context(line: &HttpTransporter, ambient: bool) -> Context {
@@ -37,7 +38,7 @@ pub(super) fn chain(
             if let Some(token) = options.secret("session_token") {
                 given = given.with_session_token(&token);
             }
-            chain = chain.push(given);
+            chain = chain.push(Given(given));
         }
         (None, None) if ambient => {
             let mut builder = DefaultCredentialProvider::builder();
