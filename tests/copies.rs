@@ -1,4 +1,4 @@
-//! `copy` and `sync`: what another storage lacks, byte for byte.
+//! `copy`: one backup to another storage, byte for byte.
 
 use std::sync::Arc;
 
@@ -6,23 +6,21 @@ use async_trait::async_trait;
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{
     ByteRange, Catalog, CatalogEntry, CopyReport, Creation, ErrorKind, ObjectInfo, Result, Sink,
-    SinkWriter, SourceStream, Storage, SyncReport, copy, layout, sync,
+    SinkWriter, SourceStream, Storage, copy, layout,
 };
-use backup_testkit::{
-    CountedStorage, FailCalls, FaultyReads, FaultyStorage, Memory, ReadFault, SinkFault,
-};
+use backup_testkit::{CountedStorage, FailCalls, Memory};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::rig::{
-    Ear, JOB, assert_all_whole, assert_empty, memory, open_plan, plan_at, run_quietly, storages,
+    assert_all_whole, assert_empty, memory, open_plan, plan_at, run_quietly, storages,
 };
 use crate::troubled::{Trouble, Troubled};
 
 /// Calls that one copy makes to one storage, at most; more would be a loop.
 const MOST_CALLS: u64 = 200;
 
-fn at(n: i64) -> Timestamp {
+pub fn at(n: i64) -> Timestamp {
     let start: Timestamp = "2026-11-20T02:00:00Z".parse().unwrap();
     start.checked_add(SignedDuration::from_secs(n)).unwrap()
 }
@@ -57,7 +55,7 @@ async fn check_to(
     copy(entry, &from, &to, true, &Context::default()).await
 }
 
-fn assert_same(one: &Memory, other: &Memory) {
+pub fn assert_same(one: &Memory, other: &Memory) {
     assert_eq!(one.keys(), other.keys());
     for key in one.keys() {
         assert_eq!(one.object(&key), other.object(&key), "{key}");
@@ -378,85 +376,4 @@ async fn a_copy_needs_a_source_that_has_it() {
     let error = copy_to(&entry_in(&from).await, &from, to.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
     assert_empty(&to, "an incomplete source");
-}
-
-async fn sync_all(
-    from: &Arc<dyn Storage>,
-    to: &Arc<Memory>,
-    wanted: &(dyn Fn(&CatalogEntry) -> bool + Sync),
-    context: &Context,
-) -> Result<SyncReport> {
-    let to: Arc<dyn Storage> = to.clone();
-    sync(from, &to, Some(JOB), wanted, context).await
-}
-
-/// Ten backups in a storage.
-async fn ten() -> Arc<Memory> {
-    let from = memory("from");
-    for n in 0..10 {
-        run_quietly(plan_at(at(n), storages(&[&from]))).await.unwrap();
-    }
-    from
-}
-
-#[tokio::test]
-async fn a_sync_brings_what_is_missing_and_wanted_the_oldest_first() {
-    let (from, to) = (ten().await, memory("to"));
-    let source: Arc<dyn Storage> = from.clone();
-    let context = Context::default();
-    let wanted = |entry: &CatalogEntry| entry.id.started() >= at(5);
-    let report = sync_all(&source, &to, &wanted, &context).await.unwrap();
-    let copied: Vec<Timestamp> = report.copied.iter().map(|(id, _)| id.started()).collect();
-    assert_eq!(copied, (5..10).map(at).collect::<Vec<_>>());
-    assert_eq!((report.unwanted.len(), report.failed.len()), (5, 0));
-    let there = assert_all_whole(&[&to], "synced").await;
-    assert_eq!(there.backups.len(), 5, "what is not wanted was copied");
-
-    to.delete(&there.backups[2].key("globals.sql.zst.masked")).await.unwrap();
-    let report = sync_all(&source, &to, &wanted, &context).await.unwrap();
-    assert_eq!(report.copied[0].1.copied, ["globals.sql.zst.masked"]);
-    assert_eq!(report.copied.len(), 1);
-    let report = sync_all(&source, &to, &|_| true, &context).await.unwrap();
-    assert_eq!(report.copied.len(), 5);
-    assert_same(&from, &to);
-}
-
-#[tokio::test]
-async fn a_sync_goes_on_after_one_failure_and_ends_after_many() {
-    let from = ten().await;
-    let third = from.keys().iter().filter(|key| key.contains("app.dump")).nth(2).cloned().unwrap();
-    let source: Arc<dyn Storage> =
-        Arc::new(FaultyReads::new(from.clone(), ReadFault::EndAt(10)).only_keys_with(third));
-    let to = memory("to");
-    let report = sync_all(&source, &to, &|_| true, &Context::default()).await.unwrap();
-    assert_eq!((report.copied.len(), report.failed.len()), (9, 1));
-    assert_eq!(report.failed[0].0.started(), at(2));
-    assert_eq!(assert_all_whole(&[&to], "one failed").await.backups.len(), 9);
-
-    // Damage is that of one backup, however many there are of them: the next may be whole.
-    let source: Arc<dyn Storage> =
-        Arc::new(FaultyReads::new(from.clone(), ReadFault::EndAt(10)).only_keys_with("app.dump"));
-    let report = sync_all(&source, &memory("to"), &|_| true, &Context::default()).await.unwrap();
-    assert_eq!((report.copied.len(), report.failed.len()), (0, 10));
-
-    // A target that takes nothing is another matter.
-    let source: Arc<dyn Storage> = from.clone();
-    let (ear, context) = Ear::context();
-    let to = memory("to");
-    let full: Arc<dyn Storage> = Arc::new(FaultyStorage::new(to.clone(), SinkFault::FailAt(0)));
-    let report = sync(&source, &full, None, &|_| true, &context).await.unwrap();
-    assert_eq!((report.copied.len(), report.failed.len()), (0, 3));
-    assert!(ear.warnings().iter().any(|line| line.contains("one backup after the other")));
-    assert_empty(&to, "a full target");
-}
-
-#[tokio::test]
-async fn a_sync_with_a_storage_that_is_down_is_an_error() {
-    let from = ten().await;
-    let to = memory("to");
-    let down = CountedStorage::new(from, FailCalls::From(1));
-    let source: Arc<dyn Storage> = Arc::new(down);
-    let error = sync_all(&source, &to, &|_| true, &Context::default()).await.unwrap_err();
-    assert_ne!(error.kind(), ErrorKind::NotFound);
-    assert_empty(&to, "no source");
 }

@@ -33,6 +33,7 @@ mod storage_memory;
 mod storage_secrets;
 mod storages;
 mod support;
+mod syncs;
 mod throttle;
 mod troubled;
 mod verify_verb;
