@@ -21,6 +21,7 @@ mod failures;
 mod fan_out;
 mod hostile;
 mod interrupts;
+mod intruders;
 mod memory;
 mod pipeline;
 mod rig;

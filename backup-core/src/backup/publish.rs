@@ -33,7 +33,8 @@ pub(crate) async fn create_manifest(
     let stored = StoredObject::unchecked(Arc::clone(storage), key);
     match (answer, within(name, limit, read_small(&stored)).await) {
         (_, Ok(found)) if found == json => Ok(Written::Ours),
-        (Ok(_), Ok(_)) => Ok(Written::Foreign),
-        (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+        // Also when it can't be looked at: what may be somebody else's is nobody's to remove.
+        (Ok(_), _) => Ok(Written::Foreign),
+        (Err(error), _) => Err(error),
     }
 }

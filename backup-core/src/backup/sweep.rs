@@ -89,8 +89,7 @@ async fn sweep_folder(
     context: &Context,
 ) -> Result<()> {
     let name = storage.name();
-    let key = |file: &str| format!("{folder}/{file}");
-    if storage.stat(&key(layout::SHA256SUMS)).await?.is_some() {
+    if storage.stat(&format!("{folder}/{}", layout::SHA256SUMS)).await?.is_some() {
         context.warn(&format!(
             "{folder} in storage {name} looks complete but its manifest is missing; restore it \
              by hand with its {} or remove it",
@@ -101,14 +100,23 @@ async fn sweep_folder(
     let Some(hold) = Hold::take(storage, folder, None, "sweep", now, limits).await? else {
         return Ok(());
     };
-    // A listing may lag behind: what is listed by now is nobody's to sweep.
-    if storage.stat(&key(layout::MANIFEST)).await?.is_none() {
-        let claim = key(layout::CLAIM);
-        for object in old.iter().filter(|object| object.key != claim) {
-            storage.delete(&object.key).await?;
-        }
+    let removed = remove_old(storage, folder, old).await;
+    hold.release(context).await;
+    if removed? {
         context.warn(&format!("storage {name}: removed what a crashed run left: {folder}"));
     }
-    hold.release(context).await;
     Ok(())
+}
+
+/// Removes files of a folder that is held; says whether it did.
+async fn remove_old(storage: &Arc<dyn Storage>, folder: &str, old: &[&ObjectInfo]) -> Result<bool> {
+    // A listing may lag behind: what is listed by now is nobody's to sweep.
+    if storage.stat(&format!("{folder}/{}", layout::MANIFEST)).await?.is_some() {
+        return Ok(false);
+    }
+    let claim = format!("{folder}/{}", layout::CLAIM);
+    for object in old.iter().filter(|object| object.key != claim) {
+        storage.delete(&object.key).await?;
+    }
+    Ok(true)
 }

@@ -170,7 +170,7 @@ fn cuts_are_noticed_wherever_they_are() {
 }
 
 #[test]
-#[ignore = "every single byte takes minutes: for the soak"]
+#[ignore = "every single byte takes minutes; run by: cargo xtask soak"]
 fn every_single_cut_is_noticed() {
     cuts_are_noticed(1);
 }
@@ -230,7 +230,7 @@ fn flipped_bytes_do_no_harm() {
 }
 
 #[test]
-#[ignore = "every single byte takes minutes: for the soak"]
+#[ignore = "every single byte takes minutes; run by: cargo xtask soak"]
 fn every_single_flipped_byte_does_no_harm() {
     flips_do_no_harm(1);
 }
@@ -335,7 +335,7 @@ async fn the_check_commits_whole_archives_only() {
 
 /// The figure in the documentation: `cargo test --release -p backup-pg -- --ignored speed`.
 #[test]
-#[ignore = "measures; run it in a release build"]
+#[ignore = "measures; run by: cargo test --release -p backup-pg -- --ignored speed"]
 fn speed_of_uncompressed_data() {
     for row in [20_usize, 50, 200, 1000] {
         let archive = large(row, 1 << 30);

@@ -410,7 +410,7 @@ async fn tablespaces_are_refused_mapped_or_ignored() {
 
 /// pg_restore 17 and later says `SET transaction_timeout`, which this server may not know.
 #[tokio::test]
-#[ignore = "needs newer client tools: cargo xtask test fetches them, the soak runs this"]
+#[ignore = "needs client tools that `cargo xtask setup` fetches; run by: cargo xtask soak"]
 async fn newer_client_tools_restore_into_an_older_server() {
     let json = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/servers.json"));
     let json: serde_json::Value = serde_json::from_slice(&json.unwrap()).unwrap();

@@ -44,7 +44,7 @@ use backup_core::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::{ObjectSettings, Settings};
+use crate::Settings;
 use address::Address;
 use link::Link;
 use login::Login;
@@ -133,13 +133,7 @@ impl Sftp {
         let name = name.into();
         let stage = format!("storage {name}");
         settings.only(&name, &login::OPTIONS, &login::SECRETS)?;
-        if settings.objects != ObjectSettings::default() {
-            return Err(Error::usage(
-                stage,
-                "files of an SFTP server have no tags, metadata, storage class, encryption or lock",
-            )
-            .next_step("leave these settings out here"));
-        }
+        settings.refuse_objects(&name)?;
         let address = Address::parse(url).map_err(|wrong| {
             Error::usage(stage.clone(), wrong)
                 .next_step("write it as sftp://user@host:port/absolute/path; a password is a secret of its own")
