@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::Outcome;
-use crate::program::{command, is_root, is_there, run, run_command};
+use crate::program::{command, is_root, is_there, run_command};
 
 /// A program and the Debian package it comes from.
 pub type Need = (&'static str, &'static str);
@@ -39,7 +39,9 @@ pub fn apt_install(names: &[&str]) -> Outcome {
 /// Installs a cargo subcommand from its crate, which takes minutes.
 pub fn cargo_install(name: &str, version: &str) -> Outcome {
     println!("Missing: {name}. Building it, which takes some minutes (once).");
-    run("cargo", &["install", "--locked", "--quiet", name, "--version", version])
+    // It runs for seconds: a quick build is worth more than a quick program.
+    let args = ["install", "--debug", "--locked", "--quiet", name, "--version", version];
+    run_command(command("cargo", &args).env("CARGO_PROFILE_DEV_DEBUG", "0"))
 }
 
 fn apt_get(args: &[&str]) -> Command {
