@@ -37,6 +37,18 @@ impl Globals {
         read::read(text)
     }
 
+    /// The same without some roles, and without memberships that they have a part in.
+    #[must_use]
+    pub fn without<'a>(&self, roles: impl IntoIterator<Item = &'a String>) -> Self {
+        let mut left = self.clone();
+        for name in roles {
+            left.roles.remove(name);
+            let names_it = |m: &Membership| m.role == *name || m.member == *name;
+            left.memberships.retain(|membership| !names_it(membership));
+        }
+        left
+    }
+
     /// Names of the roles, sorted.
     pub fn role_names(&self) -> impl Iterator<Item = &str> {
         self.roles.keys().map(String::as_str)

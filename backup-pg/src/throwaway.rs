@@ -20,7 +20,10 @@ use process::{POLL, dismiss, send, spawn, wait_for, watch};
 
 mod account;
 mod folder;
+mod leftovers;
 mod process;
+
+pub use leftovers::{ScratchFolder, sweep};
 
 const STAGE: &str = "throwaway server";
 /// The server's superuser, whoever runs it.
@@ -86,8 +89,9 @@ pub enum Shutdown {
 
 /// A running PostgreSQL server in a folder of its own; dropping it ends it and removes the folder.
 ///
-/// Should this process die without dropping it, a small watcher ends the server; the folder
-/// stays then. Started by root, the server runs as an unprivileged user, who owns the folder.
+/// Should this process die without dropping it, a small watcher ends the server and removes the
+/// folder. What is left when the watcher was killed, too, is found by [`sweep`], if the folder is
+/// a [`ScratchFolder`]. Started by root, the server runs as an unprivileged user, who owns the folder.
 ///
 /// ```no_run
 /// use backup_pg::throwaway::{ThrowawayOptions, ThrowawayServer};
@@ -318,7 +322,7 @@ impl ThrowawayServer {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data_dir()).arg("-p").arg(self.port.to_string());
         let server = spawn(&mut command, &self.log())?;
-        let watcher = watch(&server);
+        let watcher = watch(&server, &self.folder);
         let running = self.running.insert(Running { server, watcher });
         let deadline = Instant::now() + START_TIMEOUT;
         let pid_file = self.folder.join("data/postmaster.pid");

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use backup_core::Result;
 
+use super::digest::{HashSum, ObjectDigest, RowKey};
 use super::fields::{MAX_INT_BYTES, damaged, int_of};
-use super::rows::{Content, Scratch};
+use super::rows::{Content, Read, Reading, RowCounter, Rows, Scratch};
 use super::toc::{ArchiveCompression, Toc, TocEntry};
 
 const TABLE_BLOCK: u8 = 1;
@@ -21,7 +22,7 @@ struct Promise {
     tag: String,
     block: u8,
     count_rows: bool,
-    kept: Option<Option<u64>>,
+    kept: Option<Option<Rows>>,
 }
 
 /// Where the next byte belongs.
@@ -32,6 +33,32 @@ enum Place {
     LargeObject,
     ChunkLength,
     Chunk { left: u64 },
+}
+
+/// Where the data of one entry stands, behind the block's type and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockSpan {
+    /// The entry it belongs to.
+    pub dump_id: i64,
+    /// Whether it holds large objects.
+    pub large_objects: bool,
+    /// Offset of its first byte.
+    pub start: u64,
+    /// Offset behind its last byte, once that came.
+    pub end: Option<u64>,
+}
+
+/// What all blocks held.
+#[derive(Debug, Clone)]
+pub(super) struct Walked {
+    /// Rows by the entry's id; `None` where they can't be told.
+    pub rows: HashMap<i64, Option<Rows>>,
+    /// Large objects.
+    pub large_objects: u64,
+    /// Sum of their hashes; `None` without a key, or where one could not be read.
+    pub objects_sum: Option<HashSum>,
+    /// The key of the digests.
+    pub key: Option<RowKey>,
 }
 
 /// Walks the data blocks behind a table of contents.
@@ -47,15 +74,23 @@ pub(super) struct Blocks {
     promises: Vec<Promise>,
     by_id: HashMap<i64, usize>,
     current: Option<usize>,
+    /// One for each block that began.
+    spans: Vec<BlockSpan>,
     kept: usize,
+    /// Makes the digests of rows, where one is given.
+    key: Option<RowKey>,
     /// Large objects whose data was there in full.
     large_objects: u64,
+    /// The hashes of those that could be read.
+    objects_sum: HashSum,
+    /// Whether there are large objects that could not.
+    unread_objects: bool,
     /// Offset in the archive of the next byte.
     offset: u64,
 }
 
 impl Blocks {
-    pub fn new(toc: &Toc) -> Self {
+    pub fn new(toc: &Toc, key: Option<RowKey>) -> Self {
         let promises: Vec<Promise> =
             toc.entries.iter().filter(|entry| entry.has_data).map(promise).collect();
         let by_id = promises.iter().enumerate().map(|(i, p)| (p.dump_id, i)).collect();
@@ -70,8 +105,12 @@ impl Blocks {
             promises,
             by_id,
             current: None,
+            spans: Vec::new(),
             kept: 0,
+            key,
             large_objects: 0,
+            objects_sum: HashSum::default(),
+            unread_objects: false,
             offset: toc.end,
         }
     }
@@ -79,6 +118,11 @@ impl Blocks {
     /// Offset in the archive of the next byte.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// The blocks that began so far, in their order.
+    pub fn spans(&self) -> &[BlockSpan] {
+        &self.spans
     }
 
     /// Whether every block that is promised was there in full.
@@ -184,10 +228,16 @@ impl Blocks {
             return Err(damaged(self.offset, format!("data block {id} is of the wrong type")));
         }
         self.current = Some(index);
+        let large_objects = block == LARGE_OBJECTS_BLOCK;
+        self.spans.push(BlockSpan { dump_id: id, large_objects, start: self.offset, end: None });
         if block == LARGE_OBJECTS_BLOCK {
             self.place = Place::LargeObject;
         } else {
-            self.content = Content::new(self.compression, promise.count_rows)?;
+            let reading = match promise.count_rows {
+                true => Reading::Rows(RowCounter::new(self.key.as_ref())),
+                false => Reading::Nothing,
+            };
+            self.content = Content::new(self.compression, reading)?;
             self.place = Place::ChunkLength;
         }
         Ok(())
@@ -197,8 +247,10 @@ impl Blocks {
         match self.take_int(bytes)? {
             None => {}
             Some(0) => self.keep(None),
-            Some(_) => {
-                self.content = Content::new(self.compression, false)?;
+            Some(oid) => {
+                let digest = self.key.as_ref().map(|key| ObjectDigest::new(key, oid));
+                let reading = digest.map_or(Reading::Nothing, Reading::Object);
+                self.content = Content::new(self.compression, reading)?;
                 self.place = Place::ChunkLength;
             }
         }
@@ -208,27 +260,37 @@ impl Blocks {
     /// A chunk length of zero: the end of a table's data, or of one large object.
     fn end_of_content(&mut self) -> Result<()> {
         let content = std::mem::replace(&mut self.content, Content::Opaque);
-        let rows = content.finish(self.offset)?;
+        let read = content.finish(self.offset)?;
         let promise = self.current.and_then(|index| self.promises.get(index));
         if promise.is_some_and(|promise| promise.block == LARGE_OBJECTS_BLOCK) {
             self.large_objects += 1;
+            match read {
+                Read::Object(hash) => self.objects_sum.add(hash),
+                _ => self.unread_objects = true,
+            }
             self.place = Place::LargeObject;
         } else {
-            self.keep(rows);
+            self.keep(match read {
+                Read::Rows(rows) => Some(rows),
+                _ => None,
+            });
         }
         Ok(())
     }
 
-    fn keep(&mut self, rows: Option<u64>) {
+    fn keep(&mut self, rows: Option<Rows>) {
         if let Some(promise) = self.current.take().and_then(|i| self.promises.get_mut(i)) {
             promise.kept = Some(rows);
             self.kept += 1;
+            if let Some(span) = self.spans.last_mut() {
+                span.end = Some(self.offset);
+            }
         }
         self.place = Place::BlockType;
     }
 
-    /// Ends the archive here: rows by the entry's id, and the number of large objects.
-    pub fn finish(self) -> Result<(HashMap<i64, Option<u64>>, u64)> {
+    /// Ends the archive here.
+    pub fn finish(self) -> Result<Walked> {
         let open = match self.current.and_then(|index| self.promises.get(index)) {
             Some(promise) => Some(promise.tag.clone()),
             None if matches!(self.place, Place::BlockType) => None,
@@ -250,7 +312,12 @@ impl Blocks {
             ));
         }
         let rows = self.promises.iter().filter_map(|p| Some((p.dump_id, p.kept?))).collect();
-        Ok((rows, self.large_objects))
+        Ok(Walked {
+            rows,
+            large_objects: self.large_objects,
+            objects_sum: (self.key.is_some() && !self.unread_objects).then_some(self.objects_sum),
+            key: self.key,
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use backup_core::{Committed, Result, Sink, SinkWriter};
 use bytes::Bytes;
 
-use super::{ArchiveReader, ArchiveSummary};
+use super::{ArchiveReader, ArchiveSummary, RowKey};
 
 /// Walks an archive and refuses to commit unless it is whole: what `verify` reads into, with
 /// no server at hand.
@@ -15,12 +15,19 @@ use super::{ArchiveReader, ArchiveSummary};
 #[derive(Debug, Clone, Default)]
 pub struct ArchiveCheck {
     summary: Arc<Mutex<Option<ArchiveSummary>>>,
+    key: Option<RowKey>,
 }
 
 impl ArchiveCheck {
     /// A check that has seen nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, which also makes the digests of the rows; see [`ArchiveReader::with_row_key`].
+    #[must_use]
+    pub fn with_row_key(self, key: RowKey) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// What the archive committed last contains; `None` before a commit succeeded.
@@ -37,7 +44,11 @@ impl Sink for ArchiveCheck {
 
     async fn begin(&self, _key: &str) -> Result<Box<dyn SinkWriter>> {
         *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(Box::new(CheckWriter { reader: ArchiveReader::new(), summary: self.summary.clone() }))
+        let reader = match &self.key {
+            Some(key) => ArchiveReader::new().with_row_key(key.clone()),
+            None => ArchiveReader::new(),
+        };
+        Ok(Box::new(CheckWriter { reader, summary: self.summary.clone() }))
     }
 }
 

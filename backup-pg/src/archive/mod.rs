@@ -11,22 +11,33 @@
 
 mod blocks;
 mod check;
+mod digest;
 mod fields;
 mod head;
+mod head_only;
+mod pattern;
+mod rewrite;
 mod rows;
+mod select;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod toc;
 
 use backup_core::Result;
+pub(crate) use blocks::BlockSpan;
 use blocks::Blocks;
 use fields::damaged;
 use toc::TocParser;
 
 pub use check::ArchiveCheck;
+pub use digest::RowKey;
 pub use fields::MAX_TOC_BYTES;
 pub use head::ARCHIVE_MAGIC;
+pub use head_only::ArchiveHead;
+pub(crate) use rewrite::{NewHead, rewrite_head};
+pub(crate) use select::{Present, belongs_to_others, is_relation, list_of, select};
+pub use select::{SelectedPart, Selection};
 pub use summary::ArchiveSummary;
 pub use toc::{ArchiveCompression, ArchiveHeader, ArchiveVersion, Section, Toc, TocEntry};
 
@@ -48,6 +59,8 @@ pub use toc::{ArchiveCompression, ArchiveHeader, ArchiveVersion, Section, Toc, T
 /// ```
 pub struct ArchiveReader {
     place: Place,
+    /// Makes digests of the rows, where one is given.
+    key: Option<RowKey>,
 }
 
 enum Place {
@@ -111,7 +124,14 @@ impl Default for ArchiveReader {
 impl ArchiveReader {
     /// A reader before the first byte.
     pub fn new() -> Self {
-        Self { place: Place::Head(Box::new(TocParser::new())) }
+        Self { place: Place::Head(Box::new(TocParser::new())), key: None }
+    }
+
+    /// The same, which also makes a digest of every table's rows (and of the large objects) under
+    /// this key. Costs about 0.1 µs for each row and 0.1 s for each GB.
+    #[must_use]
+    pub fn with_row_key(self, key: RowKey) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// Takes the next bytes of the archive.
@@ -126,7 +146,7 @@ impl ArchiveReader {
             Place::Head(parser) => {
                 let Some((toc, left)) = parser.feed(bytes)? else { return Ok(()) };
                 let behind = &bytes[bytes.len().saturating_sub(left)..];
-                let blocks = Blocks::new(&toc);
+                let blocks = Blocks::new(&toc, self.key.clone());
                 let mut data = Box::new(Data { toc, blocks, tail: Tail::Nothing });
                 let fed = data.feed(behind);
                 self.place = Place::Data(data);
@@ -140,6 +160,14 @@ impl ArchiveReader {
         match &self.place {
             Place::Data(data) => Some(&data.toc),
             Place::Head(_) => None,
+        }
+    }
+
+    /// Where the data of each entry stands, as far as it came: one span for each block.
+    pub(crate) fn blocks(&self) -> &[BlockSpan] {
+        match &self.place {
+            Place::Data(data) => data.blocks.spans(),
+            Place::Head(_) => &[],
         }
     }
 
@@ -174,8 +202,7 @@ impl ArchiveReader {
                     return Err(damaged(bytes, "the archive ends in what follows its data"));
                 }
                 let Data { toc, blocks, .. } = *data;
-                let (rows, large_objects) = blocks.finish()?;
-                Ok(ArchiveSummary::new(toc, rows, large_objects, bytes))
+                Ok(ArchiveSummary::new(toc, blocks.finish()?, bytes))
             }
         }
     }

@@ -4,6 +4,7 @@ use backup_core::Result;
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
+use super::digest::{HashSum, ObjectDigest, RowDigest, RowKey};
 use super::fields::damaged;
 use super::toc::ArchiveCompression;
 
@@ -13,9 +14,10 @@ const SCRATCH_BYTES: usize = 128 * 1024;
 /// Counts the rows of COPY text: its lines, up to the line `\.` and the empty lines that
 /// pg_dump writes behind it. Only the end is looked at, so it costs as much as counting
 /// newlines: COPY escapes every backslash of a value, no row can be `\.`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct RowCounter {
     newlines: u64,
+    digest: Option<RowDigest>,
     tail: [u8; RowCounter::TAIL],
     seen: u64,
 }
@@ -24,10 +26,18 @@ impl RowCounter {
     /// Enough for `\n\.` and the empty lines behind it (three newlines in every pg_dump).
     const TAIL: usize = 8;
 
+    /// A counter, which also makes the rows' digest when there is a key for it.
+    pub fn new(key: Option<&RowKey>) -> Self {
+        Self { digest: key.map(RowDigest::new), ..Self::default() }
+    }
+
     /// Takes the next bytes.
     #[inline]
     pub fn take(&mut self, bytes: &[u8]) {
-        self.newlines += memchr::memchr_iter(b'\n', bytes).count() as u64;
+        self.newlines += match &mut self.digest {
+            Some(digest) => digest.take(bytes),
+            None => memchr::memchr_iter(b'\n', bytes).count() as u64,
+        };
         self.seen += bytes.len() as u64;
         if let Some(last) = bytes.last_chunk() {
             self.tail = *last;
@@ -37,8 +47,15 @@ impl RowCounter {
         }
     }
 
-    /// The number of rows; `None` when the terminator is not where it has to be.
-    pub fn rows(&self) -> Option<u64> {
+    /// The rows; `None` when the terminator is not where it has to be.
+    pub fn finish(self) -> Option<Rows> {
+        let closing = self.closing_lines()?;
+        let digest = self.digest.map(|digest| digest.finish(closing));
+        Some(Rows { count: self.newlines - closing, digest })
+    }
+
+    /// The lines behind the last row: the terminator and the empty ones after it.
+    fn closing_lines(&self) -> Option<u64> {
         let seen = usize::try_from(self.seen).unwrap_or(usize::MAX).min(Self::TAIL);
         let tail = &self.tail[Self::TAIL - seen..];
         let end = tail.iter().rposition(|byte| *byte != b'\n')? + 1;
@@ -48,18 +65,57 @@ impl RowCounter {
             Some(before) => *before == b'\n',
             None => self.seen == tail.len() as u64,
         };
-        (closing > 0 && starts_a_line).then(|| self.newlines - closing as u64)
+        (closing > 0 && starts_a_line).then_some(closing as u64)
+    }
+}
+
+/// The rows of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rows {
+    pub count: u64,
+    pub digest: Option<HashSum>,
+}
+
+/// What is made of the plain bytes of a block.
+pub(super) enum Reading {
+    /// Nothing: they are only walked over.
+    Nothing,
+    /// Rows of COPY text.
+    Rows(RowCounter),
+    /// One large object.
+    Object(ObjectDigest),
+}
+
+/// What was made of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Nothing.
+    Nothing,
+    /// These rows.
+    Rows(Rows),
+    /// The hash of a large object.
+    Object([u64; 4]),
+}
+
+impl Reading {
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Nothing => {}
+            Self::Rows(counter) => counter.take(bytes),
+            Self::Object(digest) => digest.take(bytes),
+        }
     }
 }
 
 /// The content of one data block, or of one large object.
 pub(super) enum Content {
-    /// As it stands; rows counted where they can be.
-    Plain(Option<RowCounter>),
+    /// As it stands.
+    Plain(Reading),
     /// A zlib stream.
-    Gzip(Option<RowCounter>, Box<Decompress>, Inflation),
+    Gzip(Reading, Box<Decompress>, Inflation),
     /// zstd frames.
-    Zstd(Option<RowCounter>, Box<Decoder<'static>>, Inflation),
+    Zstd(Reading, Box<Decoder<'static>>, Inflation),
     /// Bytes that are only walked over.
     Opaque,
 }
@@ -76,19 +132,18 @@ pub(super) enum Inflation {
 }
 
 impl Content {
-    /// Content under `compression`, with its rows counted when `count_rows`.
-    pub fn new(compression: ArchiveCompression, count_rows: bool) -> Result<Self> {
-        let counter = count_rows.then(RowCounter::default);
+    /// Content under `compression`, of which `reading` makes something.
+    pub fn new(compression: ArchiveCompression, reading: Reading) -> Result<Self> {
         Ok(match compression {
-            ArchiveCompression::None => Self::Plain(counter),
+            ArchiveCompression::None => Self::Plain(reading),
             ArchiveCompression::Lz4 => Self::Opaque,
             ArchiveCompression::Gzip => {
-                Self::Gzip(counter, Box::new(Decompress::new(true)), Inflation::Untouched)
+                Self::Gzip(reading, Box::new(Decompress::new(true)), Inflation::Untouched)
             }
             ArchiveCompression::Zstd => {
                 let decoder = Decoder::new()
                     .map_err(|e| backup_core::Error::from_io(super::fields::STAGE, e))?;
-                Self::Zstd(counter, Box::new(decoder), Inflation::Untouched)
+                Self::Zstd(reading, Box::new(decoder), Inflation::Untouched)
             }
         })
     }
@@ -97,35 +152,40 @@ impl Content {
     #[inline]
     pub fn take(&mut self, bytes: &[u8], offset: u64, scratch: &mut Scratch) -> Result<()> {
         match self {
-            Self::Plain(Some(counter)) => counter.take(bytes),
-            Self::Plain(None) | Self::Opaque => {}
-            Self::Gzip(counter, stream, state) => {
-                *state = inflate_zlib(stream, counter, *state, bytes, scratch)
+            Self::Plain(reading) => reading.take(bytes),
+            Self::Opaque => {}
+            Self::Gzip(reading, stream, state) => {
+                *state = inflate_zlib(stream, reading, *state, bytes, scratch)
                     .map_err(|why| damaged(offset, why))?;
             }
-            Self::Zstd(counter, stream, state) => {
-                *state = inflate_zstd(stream, counter, bytes, scratch)
+            Self::Zstd(reading, stream, state) => {
+                *state = inflate_zstd(stream, reading, bytes, scratch)
                     .map_err(|why| damaged(offset, why))?;
             }
         }
         Ok(())
     }
 
-    /// Ends it at `offset`: the rows, where they could be counted.
-    pub fn finish(self, offset: u64) -> Result<Option<u64>> {
-        let counter = match self {
-            Self::Plain(counter) => counter,
-            Self::Opaque => return Ok(None),
-            Self::Gzip(counter, _, state) | Self::Zstd(counter, _, state) => {
+    /// Ends it at `offset`: what was made of it, where that could be.
+    pub fn finish(self, offset: u64) -> Result<Read> {
+        let reading = match self {
+            Self::Plain(reading) => reading,
+            Self::Opaque => return Ok(Read::Nothing),
+            Self::Gzip(reading, _, state) | Self::Zstd(reading, _, state) => {
                 if state == Inflation::Open {
                     return Err(damaged(offset, "the compressed data inside stops in its middle"));
                 }
-                counter
+                reading
             }
         };
-        let Some(counter) = counter else { return Ok(None) };
-        let missing = || damaged(offset, "a table's data ends without its \\. line");
-        counter.rows().ok_or_else(missing).map(Some)
+        match reading {
+            Reading::Nothing => Ok(Read::Nothing),
+            Reading::Object(digest) => Ok(Read::Object(digest.finish())),
+            Reading::Rows(counter) => {
+                let missing = || damaged(offset, "a table's data ends without its \\. line");
+                counter.finish().ok_or_else(missing).map(Read::Rows)
+            }
+        }
     }
 }
 
@@ -142,7 +202,7 @@ impl Scratch {
 
 fn inflate_zlib(
     stream: &mut Decompress,
-    counter: &mut Option<RowCounter>,
+    reading: &mut Reading,
     mut state: Inflation,
     mut bytes: &[u8],
     scratch: &mut Scratch,
@@ -162,9 +222,7 @@ fn inflate_zlib(
         let read = (stream.total_in() - read) as usize;
         let written = (stream.total_out() - written) as usize;
         bytes = &bytes[read..];
-        if let Some(counter) = counter {
-            counter.take(&room[..written]);
-        }
+        reading.take(&room[..written]);
         state = if status == Status::StreamEnd { Inflation::Ended } else { Inflation::Open };
         if state == Inflation::Open && bytes.is_empty() && written < room.len() {
             return Ok(state);
@@ -177,7 +235,7 @@ fn inflate_zlib(
 
 fn inflate_zstd(
     stream: &mut Decoder<'static>,
-    counter: &mut Option<RowCounter>,
+    reading: &mut Reading,
     bytes: &[u8],
     scratch: &mut Scratch,
 ) -> Result<Inflation, String> {
@@ -189,9 +247,7 @@ fn inflate_zstd(
             .run(&mut input, &mut output)
             .map_err(|e| format!("the zstd data inside is damaged ({e})"))?;
         let written = output.pos();
-        if let Some(counter) = counter {
-            counter.take(&room[..written]);
-        }
+        reading.take(&room[..written]);
         if input.pos() == bytes.len() && written < room.len() {
             // A hint of zero: the frame is complete and flushed.
             return Ok(if hint == 0 { Inflation::Ended } else { Inflation::Open });

@@ -1,35 +1,36 @@
 //! What a whole archive contains, in the words of a backup's contents.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use backup_core::{Inventory, TableContents, TableData};
+use backup_core::{Inventory, RowDigests, TableContents, TableData};
 
+use super::blocks::Walked;
+use super::digest::ALGORITHM;
 use super::toc::{ArchiveCompression, Toc, TocEntry};
 use crate::database::database_facts;
 use crate::sql::words;
 
 /// An archive that was read to its end and is whole.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ArchiveSummary {
     toc: Toc,
-    rows: HashMap<i64, Option<u64>>,
-    large_objects: u64,
+    walked: Walked,
     bytes: u64,
 }
 
 impl ArchiveSummary {
-    pub(super) fn new(
-        toc: Toc,
-        rows: HashMap<i64, Option<u64>>,
-        large_objects: u64,
-        bytes: u64,
-    ) -> Self {
-        Self { toc, rows, large_objects, bytes }
+    pub(super) fn new(toc: Toc, walked: Walked, bytes: u64) -> Self {
+        Self { toc, walked, bytes }
     }
 
     /// Header and table of contents.
     pub fn toc(&self) -> &Toc {
         &self.toc
+    }
+
+    /// Header and table of contents, without a copy.
+    pub fn into_toc(self) -> Toc {
+        self.toc
     }
 
     /// Bytes of the archive.
@@ -39,7 +40,7 @@ impl ArchiveSummary {
 
     /// Large objects whose data was in it.
     pub fn large_objects(&self) -> u64 {
-        self.large_objects
+        self.walked.large_objects
     }
 
     /// The version of its format: `1.14`.
@@ -59,7 +60,13 @@ impl ArchiveSummary {
         Inventory {
             database: database_facts(&self.toc),
             tables: self.tables(),
-            large_objects: Some(self.large_objects),
+            row_digests: self.walked.key.as_ref().map(|key| RowDigests {
+                algorithm: ALGORITHM.to_owned(),
+                key: key.to_hex(),
+                settings: BTreeMap::new(),
+            }),
+            large_objects: Some(self.walked.large_objects),
+            large_objects_digest: self.walked.objects_sum.map(|sum| sum.to_hex()),
             extensions: sorted(self.toc.of_kind("EXTENSION").map(|entry| &entry.tag)),
             roles: sorted(self.toc.entries.iter().map(|entry| &entry.owner)),
         }
@@ -73,16 +80,16 @@ impl ArchiveSummary {
             let found = match entry.desc.as_str() {
                 "TABLE" => match data.remove(&place(entry)) {
                     Some(data) => self.counted(data),
-                    None if is_partitioned(entry) => TableData::Partitioned,
-                    None => TableData::Excluded,
+                    None if is_partitioned(entry) => TableData::Partitioned.into(),
+                    None => TableData::Excluded.into(),
                 },
                 // Rows of a foreign table live on another server, dumped or not.
                 "FOREIGN TABLE" => {
                     data.remove(&place(entry));
-                    TableData::NotDumped { kind: "foreign table".to_owned() }
+                    TableData::NotDumped { kind: "foreign table".to_owned() }.into()
                 }
                 "MATERIALIZED VIEW" => {
-                    TableData::NotDumped { kind: "materialized view".to_owned() }
+                    TableData::NotDumped { kind: "materialized view".to_owned() }.into()
                 }
                 _ => continue,
             };
@@ -91,21 +98,36 @@ impl ArchiveSummary {
         let data_only = tables.is_empty() && self.toc.of_kind("EXTENSION").next().is_none();
         for entry in data.into_values() {
             // The table comes with its extension; its filter decides on the rows.
-            let found = match self.rows.get(&entry.dump_id) {
-                Some(Some(rows)) if !data_only => TableData::ExtensionConfiguration { rows: *rows },
-                _ => self.counted(entry),
-            };
+            let mut found = self.counted(entry);
+            if let (TableData::Complete { rows }, false) = (&found.data, data_only) {
+                found = TableData::ExtensionConfiguration { rows: *rows }.into();
+            }
             tables.push(table(entry, found));
         }
         tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
         tables
     }
 
-    fn counted(&self, data: &TocEntry) -> TableData {
-        match self.rows.get(&data.dump_id) {
-            Some(Some(rows)) => TableData::Complete { rows: *rows },
-            _ => TableData::Uncounted,
+    fn counted(&self, data: &TocEntry) -> Found {
+        match self.walked.rows.get(&data.dump_id) {
+            Some(Some(rows)) => Found {
+                data: TableData::Complete { rows: rows.count },
+                digest: rows.digest.map(|sum| sum.to_hex()),
+            },
+            _ => TableData::Uncounted.into(),
         }
+    }
+}
+
+/// What was found of a table's rows.
+struct Found {
+    data: TableData,
+    digest: Option<String>,
+}
+
+impl From<TableData> for Found {
+    fn from(data: TableData) -> Self {
+        Self { data, digest: None }
     }
 }
 
@@ -113,8 +135,9 @@ fn place(entry: &TocEntry) -> (&str, &str) {
     (&entry.namespace, &entry.tag)
 }
 
-fn table(entry: &TocEntry, data: TableData) -> TableContents {
-    TableContents { schema: entry.namespace.clone(), name: entry.tag.clone(), data }
+fn table(entry: &TocEntry, found: Found) -> TableContents {
+    let Found { data, digest } = found;
+    TableContents { schema: entry.namespace.clone(), name: entry.tag.clone(), data, digest }
 }
 
 fn sorted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {

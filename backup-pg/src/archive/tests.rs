@@ -264,7 +264,8 @@ fn older_and_newer_layouts_differ_by_their_fields() {
         assert_eq!(summary.archive_version(), format!("1.{minor}"));
         assert_eq!(tables(&summary)["s.t"], TableData::Complete { rows: 2 });
         let entry = &summary.toc().entries[0];
-        let place = entry.tablespace_bytes.start as usize..entry.tablespace_bytes.end as usize;
+        let text = &entry.places.tablespace;
+        let place = text.start as usize..text.end as usize;
         assert_eq!(&archive[place], b"\0\x04\0\0\0fast");
         assert_eq!(entry.dependencies, [2, 3]);
         for cut in 0..archive.len() {
@@ -306,7 +307,7 @@ fn rows_end_at_their_terminator_and_nowhere_else() {
     let rows = |pieces: &[&[u8]]| {
         let mut counter = rows::RowCounter::default();
         pieces.iter().for_each(|piece| counter.take(piece));
-        counter.rows()
+        counter.finish().map(|rows| rows.count)
     };
     assert_eq!(rows(&[b"\\.\n\n\n"]), Some(0));
     assert_eq!(rows(&[b"a\n\\.\n"]), Some(1));

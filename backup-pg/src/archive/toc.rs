@@ -94,8 +94,6 @@ pub struct TocEntry {
     pub namespace: String,
     /// Tablespace it lies in; empty for the database's own.
     pub tablespace: String,
-    /// Where that text stands in the archive, its length field included.
-    pub tablespace_bytes: Range<u64>,
     /// `pg_class.relkind`, from format 1.16 on.
     pub relkind: Option<char>,
     /// Role that owns it.
@@ -105,6 +103,23 @@ pub struct TocEntry {
     /// Whether all its texts were UTF-8. They are in the dump's encoding; elsewhere stands
     /// U+FFFD, so they can be shown but not run.
     pub exact: bool,
+    /// Where its texts stand, for whoever writes the archive with other ones.
+    pub(crate) places: Places,
+}
+
+/// Where the texts of an entry stand in the archive, each with its length field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// The entry as a whole.
+    pub entry: Range<u64>,
+    pub defn: Range<u64>,
+    pub drop_stmt: Range<u64>,
+    pub copy_stmt: Range<u64>,
+    pub namespace: Range<u64>,
+    pub tablespace: Range<u64>,
+    pub owner: Range<u64>,
+    /// State and offset of the data.
+    pub data_state: Range<u64>,
 }
 
 /// Header and table of contents of one archive.
@@ -132,7 +147,7 @@ impl Toc {
             return false;
         }
         for (first, again) in self.entries.iter().zip(&mut second.entries) {
-            again.tablespace_bytes = first.tablespace_bytes.clone();
+            again.places = first.places.clone();
             if again.desc == "STATISTICS DATA" {
                 again.defn.clone_from(&first.defn);
             }
@@ -192,6 +207,8 @@ pub(super) struct TocParser {
     entries: Vec<TocEntry>,
     open: TocEntry,
     next_field: usize,
+    /// Offset at which the open entry starts.
+    entry_start: u64,
     start: u64,
     /// Whether it reads the second table of contents, see [`TocParser::second`].
     is_second: bool,
@@ -206,6 +223,7 @@ impl TocParser {
             entries: Vec::new(),
             open: empty_entry(),
             next_field: 0,
+            entry_start: 0,
             start: 0,
             is_second: false,
         }
@@ -258,11 +276,14 @@ impl TocParser {
             Some(count) => count,
             None => {
                 let count = self.head.advance(&mut self.fields)?;
+                self.entry_start = self.fields.offset();
                 *self.announced.insert(count)
             }
         };
         while (self.entries.len() as u64) < announced {
             self.advance_entry()?;
+            self.open.places.entry = self.entry_start..self.fields.offset();
+            self.entry_start = self.fields.offset();
             self.entries.push(std::mem::replace(&mut self.open, empty_entry()));
             self.next_field = 0;
         }
@@ -300,19 +321,34 @@ impl TocParser {
             Field::Tag => put(&mut entry.tag, &mut entry.exact, self.fields.text()?),
             Field::Desc => put(&mut entry.desc, &mut entry.exact, self.fields.text()?),
             Field::Section => entry.section = section(at, self.fields.int()?)?,
-            Field::Defn => put(&mut entry.defn, &mut entry.exact, self.fields.text()?),
-            Field::Drop => put(&mut entry.drop_stmt, &mut entry.exact, self.fields.text()?),
-            Field::Copy => put(&mut entry.copy_stmt, &mut entry.exact, self.fields.text()?),
-            Field::Namespace => put(&mut entry.namespace, &mut entry.exact, self.fields.text()?),
+            Field::Defn => {
+                put(&mut entry.defn, &mut entry.exact, self.fields.text()?);
+                entry.places.defn = at..self.fields.offset();
+            }
+            Field::Drop => {
+                put(&mut entry.drop_stmt, &mut entry.exact, self.fields.text()?);
+                entry.places.drop_stmt = at..self.fields.offset();
+            }
+            Field::Copy => {
+                put(&mut entry.copy_stmt, &mut entry.exact, self.fields.text()?);
+                entry.places.copy_stmt = at..self.fields.offset();
+            }
+            Field::Namespace => {
+                put(&mut entry.namespace, &mut entry.exact, self.fields.text()?);
+                entry.places.namespace = at..self.fields.offset();
+            }
             Field::Tablespace => {
                 put(&mut entry.tablespace, &mut entry.exact, self.fields.text()?);
-                entry.tablespace_bytes = at..self.fields.offset();
+                entry.places.tablespace = at..self.fields.offset();
             }
             Field::Relkind => {
                 let kind = u32::try_from(self.fields.int()?).ok().and_then(char::from_u32);
                 entry.relkind = kind.filter(|kind| *kind != '\0');
             }
-            Field::Owner => put(&mut entry.owner, &mut entry.exact, self.fields.text()?),
+            Field::Owner => {
+                put(&mut entry.owner, &mut entry.exact, self.fields.text()?);
+                entry.places.owner = at..self.fields.offset();
+            }
             Field::Dependencies => return self.take_dependencies(),
             Field::DataState => return self.take_data_state(),
         }
@@ -345,6 +381,7 @@ impl TocParser {
             return Err(Stop::Damaged(damaged(at, format!("{state} is no state of data"))));
         }
         self.open.has_data &= state != NO_DATA;
+        self.open.places.data_state = at..self.fields.offset();
         Ok(())
     }
 }
@@ -378,10 +415,10 @@ fn empty_entry() -> TocEntry {
         copy_stmt: String::new(),
         namespace: String::new(),
         tablespace: String::new(),
-        tablespace_bytes: 0..0,
         relkind: None,
         owner: String::new(),
         dependencies: Vec::new(),
         exact: true,
+        places: Places::default(),
     }
 }

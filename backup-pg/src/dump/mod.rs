@@ -1,21 +1,25 @@
 //! A database as a stream: pg_dump's custom format, uncompressed, read as it flows past.
 
 mod options;
+mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use async_trait::async_trait;
-use backup_core::{Error, ErrorKind, Findings, Result, Source, SourceStream};
+use backup_core::{Error, ErrorKind, Findings, Inventory, Result, Source, SourceStream};
 use bytes::Bytes;
+
+pub use settings::with_recorded_settings;
 
 pub use options::{DumpOptions, LOCK_WAIT_TIMEOUT, STALL_TIMEOUT};
 
-use crate::archive::ArchiveReader;
+use crate::archive::{ArchiveReader, RowKey, Toc};
 use crate::client::ClientChild;
 use crate::output::Output;
-use crate::{ClientTools, Connection, Server};
+use crate::{ClientTools, Connection, Psql, Server};
 
 const STAGE: &str = "pg_dump";
 
@@ -23,8 +27,8 @@ const STAGE: &str = "pg_dump";
 ///
 /// What it promises beyond [`Source`]: the stream ends with `Ok(None)` only when pg_dump ended
 /// well *and* the archive was read to its last block on the way. Its findings hold the exact
-/// row count of every table, counted in the bytes themselves. A stream that is dropped early
-/// takes its pg_dump with it.
+/// row count of every table, counted in the bytes themselves, and a digest of its rows under a
+/// key of this dump alone. A stream that is dropped early takes its pg_dump with it.
 ///
 /// ```no_run
 /// use backup_core::Source;
@@ -43,13 +47,47 @@ const STAGE: &str = "pg_dump";
 pub struct PgDump {
     tools: ClientTools,
     connection: Connection,
+    encoding: String,
     options: DumpOptions,
+    like: Option<(RowKey, BTreeMap<String, String>)>,
 }
 
 impl PgDump {
     /// Dumps the database that `server` was connected to, with the tools chosen for it.
     pub fn new(server: &Server, options: DumpOptions) -> Self {
-        Self { tools: server.tools().clone(), connection: server.connection().clone(), options }
+        Self {
+            tools: server.tools().clone(),
+            connection: server.connection().clone(),
+            encoding: server.encoding().to_owned(),
+            options,
+            like: None,
+        }
+    }
+
+    /// Makes digests that can be compared with those of `recorded`: under its key, over text that
+    /// the server writes with its settings. Without digests there, they are made as ever.
+    ///
+    /// # Errors
+    /// As [`RowKey::of`].
+    pub fn comparable_with(self, recorded: &Inventory) -> Result<Self> {
+        let settings = recorded.row_digests.as_ref().map(|made| made.settings.clone());
+        let like = RowKey::of(recorded)?.zip(settings);
+        Ok(Self { like, ..self })
+    }
+
+    /// Starts it, as [`Source::open`] does.
+    ///
+    /// # Errors
+    /// When the server can't be reached, or pg_dump can't be started.
+    pub async fn begin(&self) -> Result<DumpStream> {
+        let (key, connection) = match &self.like {
+            Some((key, settings)) => {
+                (key.clone(), settings::with_recorded_settings(&self.connection, settings))
+            }
+            None => (RowKey::random(), self.connection.clone()),
+        };
+        let in_force = settings::ask(&Psql::new(&self.tools, &connection)).await?;
+        self.start(&connection, key, in_force)
     }
 }
 
@@ -60,14 +98,21 @@ impl Source for PgDump {
     }
 
     async fn open(&self) -> Result<Box<dyn SourceStream>> {
-        Ok(Box::new(self.start()?))
+        Ok(Box::new(self.begin().await?))
     }
 }
 
 impl PgDump {
-    fn start(&self) -> Result<DumpStream> {
-        let mut command = self.connection.command(&self.tools.pg_dump())?;
+    fn start(
+        &self,
+        connection: &Connection,
+        key: RowKey,
+        in_force: BTreeMap<String, String>,
+    ) -> Result<DumpStream> {
+        let mut command = connection.command(&self.tools.pg_dump())?;
+        command.env(settings::TIME_ZONE_VARIABLE, settings::TIME_ZONE);
         command.args(["--format=custom", "--compress=0", "--no-password"]);
+        command.arg(format!("--encoding={}", self.encoding));
         command.args(self.options.arguments());
         let mut child = command.spawn(STAGE, Stdio::null())?;
         let stdout = child
@@ -77,17 +122,21 @@ impl PgDump {
         Ok(DumpStream {
             child,
             output,
-            archive: ArchiveReader::new(),
+            archive: ArchiveReader::new().with_row_key(key),
+            settings: in_force,
+            toc: None,
             findings: Findings::default(),
         })
     }
 }
 
 /// A running pg_dump.
-struct DumpStream {
+pub struct DumpStream {
     child: ClientChild,
     output: Output,
     archive: ArchiveReader,
+    settings: BTreeMap<String, String>,
+    toc: Option<Toc>,
     findings: Findings,
 }
 
@@ -112,6 +161,11 @@ impl SourceStream for DumpStream {
 }
 
 impl DumpStream {
+    /// The archive's table of contents, once the stream ended well; once.
+    pub fn take_toc(&mut self) -> Option<Toc> {
+        self.toc.take()
+    }
+
     /// The exit status first: it knows why an archive is cut off.
     async fn end(&mut self) -> Result<()> {
         let ending = self.child.success().await?;
@@ -127,11 +181,16 @@ impl DumpStream {
                 })
                 .caused_by(error)
         })?;
+        let mut inventory = summary.inventory();
+        if let Some(digests) = &mut inventory.row_digests {
+            digests.settings = std::mem::take(&mut self.settings);
+        }
         self.findings = Findings {
-            inventory: summary.inventory(),
+            inventory,
             archive_version: Some(summary.archive_version()),
             notes: notes(&ending.stderr),
         };
+        self.toc = Some(summary.into_toc());
         Ok(())
     }
 }

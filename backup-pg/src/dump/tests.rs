@@ -43,7 +43,7 @@ fn is_gone(id: u32) -> bool {
 }
 
 fn rows(name: &str, data: TableData) -> TableContents {
-    TableContents { schema: "public".to_owned(), name: name.to_owned(), data }
+    TableContents { schema: "public".to_owned(), name: name.to_owned(), data, digest: None }
 }
 
 #[tokio::test]

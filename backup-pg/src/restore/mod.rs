@@ -3,7 +3,8 @@
 //! Nothing of it can be seen before [`commit`](backup_core::SinkWriter::commit). A database
 //! that doesn't exist yet is made under a working name and renamed as the very last step, after
 //! everything was compared with the archive. An existing one has to be empty and is filled in
-//! one transaction. In both cases the end of the archive is held back until commit, and
+//! one transaction. One that is in use gets some tables, or all of them in place, in a transaction of
+//! ours that is committed last, after the comparison. In all cases the end of the archive is held back until commit, and
 //! pg_restore can't finish without it: whoever decodes and checks the bytes on their way here
 //! has its say first.
 //!
@@ -15,26 +16,37 @@
 //! Architecture invariants: children are ended *before* their input is closed, because psql
 //! takes the end of its input for the end of its work; and only a database that this writer made is ever dropped.
 
+mod clean;
 mod compare;
+mod edits;
+mod live;
 mod preflight;
+mod prepare;
+mod present;
 mod report;
-mod rewrite;
+mod role_names;
 mod run;
+mod spool;
 mod target;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::pipeline::Cancel;
-use backup_core::{Result, Sink, SinkWriter};
+use backup_core::{Error, Result, Sink, SinkWriter};
 
+use crate::archive::Selection;
 use crate::database::TablespaceMap;
-use crate::{Connection, Globals, ToolSearch};
+use crate::{Connection, Globals, Server, Toc, ToolSearch};
 
+pub use clean::InPlacePlan;
 pub use report::RestoreReport;
 use target::Target;
 pub use target::WORKING_PREFIX;
@@ -65,6 +77,25 @@ pub struct RestoreOptions {
     pub tablespaces: TablespaceMap,
     /// Everything belongs to the role that restores, and nobody gets rights on it.
     pub no_owners: bool,
+    /// Old role, new role: who owns instead, is granted to, has a policy, default rights, settings
+    /// in the database. Roles that others stand in for are not created.
+    pub roles: BTreeMap<String, String>,
+    /// Leave subscriptions out: a copy's would take changes that are meant for the original.
+    pub without_subscriptions: bool,
+    /// How many sessions restore at the same time. One takes the archive as it comes; several need
+    /// it as a file, which is set aside in [`spool_dir`](Self::spool_dir) and checked to its end before any of them starts. Only
+    /// into a database that is made for it.
+    pub jobs: NonZeroUsize,
+    /// Where bytes are set aside, in a file without a name that only this user may read.
+    pub spool_dir: PathBuf,
+    /// Bytes of the archive, to look for space before they are set aside.
+    pub expected_bytes: Option<u64>,
+    /// Only some tables. They are set aside first, and checked; a database that exists may hold
+    /// others, and gets them in one transaction, compared inside.
+    pub selection: Option<Selection>,
+    /// Into a database that others use: what the archive holds is dropped there and made anew, in
+    /// one transaction, compared inside. What the archive lacks stays.
+    pub in_place: bool,
     /// Gather statistics for the planner at the end.
     pub analyze: bool,
     /// See [`RESTORE_TIMEOUT`].
@@ -77,6 +108,13 @@ impl Default for RestoreOptions {
             globals: None,
             tablespaces: TablespaceMap::default(),
             no_owners: false,
+            roles: BTreeMap::new(),
+            without_subscriptions: false,
+            jobs: NonZeroUsize::MIN,
+            spool_dir: PathBuf::from("/tmp"),
+            expected_bytes: None,
+            selection: None,
+            in_place: false,
             analyze: true,
             timeout: RESTORE_TIMEOUT,
         }
@@ -131,6 +169,16 @@ impl PgRestore {
         Self { cancel, ..self }
     }
 
+    /// What a restore in place of this archive would do to the database. Nothing is changed.
+    ///
+    /// # Errors
+    /// `Refused` when there is no such database; that of the server when it does not answer.
+    pub async fn plan_in_place(&self, toc: &Toc) -> Result<InPlacePlan> {
+        let server = Server::connect(&self.connection, &self.search).await?;
+        let mut restored = prepare::edited(toc, &self.options, &mut Vec::new());
+        prepare::plan_in_place(&mut restored, &server).await
+    }
+
     /// What was restored by the last commit; `None` before one succeeded. Clones share it.
     pub fn report(&self) -> Option<RestoreReport> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -147,10 +195,16 @@ impl Sink for PgRestore {
     /// connection.
     ///
     /// # Errors
-    /// `Refused` when the database exists and holds something.
+    /// `Refused` when the database exists and holds something, unless the options are for one that
+    /// is in use; then when a restore in place finds none.
     async fn begin(&self, _key: &str) -> Result<Box<dyn SinkWriter>> {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let target = Target::find(&self.connection, &self.search).await?;
+        let shared = self.options.in_place || self.options.selection.is_some();
+        let target = Target::find(&self.connection, &self.search, shared).await?;
+        if self.options.in_place && !target.is_existing() {
+            let message = format!("there is no database {} to restore in place", target.name());
+            return Err(Error::refused(STAGE, message).next_step("restore without --in-place"));
+        }
         let (search, options) = (self.search.clone(), self.options.clone());
         let (cancel, report) = (self.cancel.clone(), self.report.clone());
         Ok(Box::new(RestoreWriter::new(target, search, options, cancel, report)))

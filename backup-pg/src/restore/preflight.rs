@@ -6,11 +6,11 @@ use std::process::Stdio;
 use backup_core::{Error, Result};
 use tokio::io::AsyncReadExt;
 
+use super::role_names::needed_roles;
 use super::{RestoreOptions, STAGE};
 use crate::archive::{ArchiveVersion, Toc};
 use crate::database::TablespaceMap;
-use crate::globals::{Globals, GlobalsPlan, grantees, plan_globals};
-use crate::sql::statements;
+use crate::globals::{Globals, GlobalsPlan, plan_globals};
 use crate::{ClientTools, Server, ToolSearch};
 
 /// The largest text about a target's roles that is taken, in bytes.
@@ -85,16 +85,15 @@ pub(super) async fn check_roles(
 ) -> Result<GlobalsPlan> {
     let plan = match &options.globals {
         Some(globals) => {
-            plan_globals(globals, &target_globals(server).await?, server.version().major)
+            // Roles that others stand in for are not needed.
+            let globals = globals.without(options.roles.keys());
+            plan_globals(&globals, &target_globals(server).await?, server.version().major)
         }
         None => GlobalsPlan::default(),
     };
-    if options.no_owners {
-        return Ok(plan);
-    }
     let sql = "select json_agg(rolname) from pg_catalog.pg_roles";
     let existing: BTreeSet<String> = server.psql().query_json(sql).await?;
-    let missing: Vec<String> = needed_roles(toc)
+    let missing: Vec<String> = needed_roles(toc, options.no_owners)
         .into_iter()
         .filter(|role| !existing.contains(role) && !plan.creates.contains(role))
         .collect();
@@ -102,7 +101,9 @@ pub(super) async fn check_roles(
         return Ok(plan);
     }
     let advice = match options.globals {
-        Some(_) => "create them first, or restore without owners and grants",
+        Some(_) => {
+            "create them first, put others in their place (--role OLD=NEW), or restore without owners and grants"
+        }
         None => {
             "create them first, restore the backup's globals with it, or restore without owners and grants"
         }
@@ -126,20 +127,6 @@ pub(super) async fn create_roles(server: &Server, plan: &GlobalsPlan) -> Result<
             .next_step("create them by hand, or restore without owners and grants")
             .caused_by(error)
     })
-}
-
-/// Owners, and the roles that grants and policies name.
-fn needed_roles(toc: &Toc) -> BTreeSet<String> {
-    let mut roles = BTreeSet::new();
-    for entry in &toc.entries {
-        if !entry.owner.is_empty() {
-            roles.insert(entry.owner.clone());
-        }
-        if matches!(entry.desc.as_str(), "ACL" | "DEFAULT ACL") {
-            statements(&entry.defn).for_each(|statement| roles.extend(grantees(statement)));
-        }
-    }
-    roles
 }
 
 /// The target's own roles, in pg_dumpall's words.

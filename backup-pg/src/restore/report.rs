@@ -1,5 +1,7 @@
 //! What a restore did, and what one has to know about it.
 
+use super::InPlacePlan;
+
 /// What a restore did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestoreReport {
@@ -21,6 +23,10 @@ pub struct RestoreReport {
     pub created_roles: Vec<String>,
     /// Created roles that may log in, but the backup has no password for them.
     pub cannot_log_in: Vec<String>,
+    /// Bytes that were set aside in a file while it ran.
+    pub spooled_bytes: u64,
+    /// What a restore in place replaced, and what it left.
+    pub in_place: Option<InPlacePlan>,
     /// What else is not as it was: roles that differ, properties that could not be set.
     pub notes: Vec<String>,
 }

@@ -9,6 +9,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::STAGE;
+use super::spool::SPOOLED_INPUT;
 use crate::client::{ClientChild, ClientCommand};
 use crate::{ClientTools, Connection};
 
@@ -22,6 +23,9 @@ const PRELUDE_BYTES: usize = 16 * 1024;
 const NEW_SETTING: &[u8] = b"\nSET transaction_timeout = 0;\n";
 const NEW_SETTING_SINCE: u32 = 17;
 
+/// pg_restore's own wish: to wait for locks for ever.
+const NO_LOCK_TIMEOUT: &[u8] = b"\nSET lock_timeout = 0;\n";
+
 /// How long the other child is waited for when one of the two failed.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,47 +38,167 @@ pub(super) struct Orders<'a> {
     pub single_transaction: bool,
     pub no_tablespaces: bool,
     pub no_owners: bool,
+    /// Drop what is there before it is made anew.
+    pub clean: bool,
+    /// How many sessions restore at the same time; more than one only from a file.
+    pub jobs: usize,
+    /// The archive as a file that can be sought in. Without, its bytes are written.
+    pub spooled: Option<Stdio>,
+}
+
+impl Orders<'_> {
+    /// Whether this pg_restore sets something at login that the server does not know, so that
+    /// its SQL has to pass through our hands.
+    pub fn need_psql(&self) -> bool {
+        needs_psql(self.tools, self.server_major)
+    }
+
+    /// Adds the input, as an argument where it is a file, and returns it for the child.
+    fn input(&mut self, command: &mut ClientCommand) -> Stdio {
+        match self.spooled.take() {
+            Some(file) => {
+                command.arg(SPOOLED_INPUT);
+                file
+            }
+            None => Stdio::piped(),
+        }
+    }
+}
+
+/// Whether this pg_restore's SQL needs a change before this server takes it.
+pub(super) fn needs_psql(tools: &ClientTools, server_major: u32) -> bool {
+    tools.version().major >= NEW_SETTING_SINCE && server_major < NEW_SETTING_SINCE
 }
 
 /// The children of one restore. The order of the fields is the order in which they end when it
 /// is dropped: psql, pg_restore, and only then their inputs.
 pub(super) struct Run {
-    psql: Option<PsqlEnd>,
-    restore: ClientChild,
-    stdin: Option<ChildStdin>,
+    psql: Option<ClientChild>,
+    work: Work,
 }
 
-struct PsqlEnd {
-    child: ClientChild,
-    /// Hands psql's input back at the end of pg_restore's output, *open*.
-    carrier: JoinHandle<Result<ChildStdin>>,
+enum Work {
+    Alone { restore: ClientChild, stdin: Option<ChildStdin> },
+    Script(Script),
 }
 
 impl Run {
     /// Starts the children.
-    pub fn start(orders: &Orders<'_>) -> Result<Self> {
-        let through_psql = orders.tools.version().major >= NEW_SETTING_SINCE
-            && orders.server_major < NEW_SETTING_SINCE;
-        if through_psql { Self::start_with_psql(orders) } else { Self::start_alone(orders) }
+    pub fn start(orders: Orders<'_>) -> Result<Self> {
+        if orders.need_psql() { Self::start_with_psql(orders) } else { Self::start_alone(orders) }
     }
 
-    fn start_alone(orders: &Orders<'_>) -> Result<Self> {
+    fn start_alone(mut orders: Orders<'_>) -> Result<Self> {
         let mut command = orders.connection.command(&orders.tools.pg_restore())?;
         command.arg("--no-password");
         if orders.single_transaction {
             command.arg("--single-transaction");
         }
-        common_arguments(&mut command, orders);
-        let mut restore = command.spawn(STAGE, Stdio::piped())?;
+        if orders.jobs > 1 && orders.spooled.is_some() {
+            command.arg(format!("--jobs={}", orders.jobs));
+        }
+        common_arguments(&mut command, &orders);
+        let input = orders.input(&mut command);
+        let mut restore = command.spawn(STAGE, input)?;
         let stdin = restore.take_stdin();
-        Ok(Self { psql: None, restore, stdin })
+        Ok(Self { psql: None, work: Work::Alone { restore, stdin } })
     }
 
-    fn start_with_psql(orders: &Orders<'_>) -> Result<Self> {
+    fn start_with_psql(orders: Orders<'_>) -> Result<Self> {
         let mut command = orders.connection.command(&orders.tools.psql())?;
         command.args(["-X", "-q", "--no-password", "--set=ON_ERROR_STOP=1"]);
         command.args(["--output=/dev/null", "--file=-"]);
         let mut psql = command.spawn("psql", Stdio::piped())?;
+        let Some(to) = psql.take_stdin() else {
+            return Err(Error::failed(STAGE, "was started without its pipes"));
+        };
+        let script = Script::start(orders, to, Filter::default())?;
+        Ok(Self { psql: Some(psql), work: Work::Script(script) })
+    }
+
+    /// Hands the next bytes of the archive over.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let taken = match &mut self.work {
+            Work::Alone { stdin: Some(stdin), .. } => stdin.write_all(bytes).await.is_ok(),
+            Work::Alone { stdin: None, .. } => false,
+            Work::Script(script) => script.write(bytes).await,
+        };
+        if taken { Ok(()) } else { Err(self.why_it_ended().await) }
+    }
+
+    /// Ends the input and waits until everything is done. Returns what was said meanwhile.
+    pub async fn finish(&mut self, limit: Duration) -> Result<String> {
+        let (script, psql) = match (&mut self.work, &mut self.psql) {
+            (Work::Script(script), Some(psql)) => (script, psql),
+            (Work::Script(_), None) => return Err(Error::failed("psql", "was not started")),
+            (Work::Alone { restore, stdin }, _) => {
+                drop(stdin.take());
+                let ending = restore.ending_within(limit).await?;
+                return Ok(restore.judge(ending)?.stderr);
+            }
+        };
+        let Some(open_input) = script.finish().await else {
+            return Err(self.why_it_ended().await);
+        };
+        // Only now, with pg_restore's word that this was all, may psql see the end.
+        let said = match script.restore.success().await {
+            Ok(ending) => ending.stderr,
+            Err(error) => {
+                psql.abort();
+                return Err(error);
+            }
+        };
+        drop(open_input);
+        let ending = psql.ending_within(limit).await?;
+        Ok(said + &psql.judge(ending)?.stderr)
+    }
+
+    /// Ends the children now, before their input: they must not take its end for success.
+    pub fn abort(&mut self) {
+        if let Some(psql) = &mut self.psql {
+            psql.abort();
+        }
+        match &mut self.work {
+            Work::Alone { restore, stdin } => {
+                restore.abort();
+                *stdin = None;
+            }
+            Work::Script(script) => script.abort(),
+        }
+    }
+
+    async fn why_it_ended(&mut self) -> Error {
+        match &mut self.work {
+            Work::Alone { restore, .. } => why_restore_ended(restore).await,
+            Work::Script(script) => match &mut self.psql {
+                Some(psql) => script.why_it_ended(psql).await,
+                None => why_restore_ended(&mut script.restore).await,
+            },
+        }
+    }
+}
+
+async fn why_restore_ended(restore: &mut ClientChild) -> Error {
+    match restore.ending_within(ECHO_TIMEOUT).await {
+        Ok(ending) if ending.status.success() => {
+            Error::failed(STAGE, "ended before the archive did")
+        }
+        Ok(ending) => restore.failure(&ending),
+        Err(error) => error,
+    }
+}
+
+/// pg_restore that writes SQL into psql's input. Whoever started psql ends it, first.
+pub(super) struct Script {
+    pub restore: ClientChild,
+    stdin: Option<ChildStdin>,
+    /// Hands psql's input back at the end of pg_restore's output, *open*.
+    carrier: JoinHandle<Result<ChildStdin>>,
+}
+
+impl Script {
+    /// Starts pg_restore; its SQL goes to `psql_input` through `filter`.
+    pub fn start(mut orders: Orders<'_>, psql_input: ChildStdin, filter: Filter) -> Result<Self> {
         let mut command = ClientCommand::new(&orders.tools.pg_restore(), orders.connection)?;
         command.arg("--file=-");
         if orders.single_transaction {
@@ -82,76 +206,47 @@ impl Run {
             // would commit at the end of its input: half the data, when this process is killed.
             command.arg("--single-transaction");
         }
-        common_arguments(&mut command, orders);
-        let mut restore = command.spawn(STAGE, Stdio::piped())?;
-        let (Some(from), Some(to)) = (restore.take_stdout(), psql.take_stdin()) else {
+        common_arguments(&mut command, &orders);
+        let input = orders.input(&mut command);
+        let mut restore = command.spawn(STAGE, input)?;
+        let Some(from) = restore.take_stdout() else {
             return Err(Error::failed(STAGE, "was started without its pipes"));
         };
-        let carrier = tokio::spawn(carry(from, to));
+        let carrier = tokio::spawn(carry(from, psql_input, filter));
         let stdin = restore.take_stdin();
-        Ok(Self { psql: Some(PsqlEnd { child: psql, carrier }), restore, stdin })
+        Ok(Self { restore, stdin, carrier })
     }
 
-    /// Hands the next bytes of the archive over.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = match &mut self.stdin {
-            Some(stdin) => stdin.write_all(bytes).await,
-            None => Err(std::io::ErrorKind::BrokenPipe.into()),
-        };
-        match written {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.why_it_ended().await),
+    /// Hands the next bytes of the archive over; whether pg_restore took them.
+    pub async fn write(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.stdin {
+            Some(stdin) => stdin.write_all(bytes).await.is_ok(),
+            None => false,
         }
     }
 
-    /// Ends the input and waits until everything is done. Returns what was said meanwhile.
-    pub async fn finish(&mut self, limit: Duration) -> Result<String> {
+    /// Ends the input and waits until psql has all the SQL. Its input comes back open.
+    pub async fn finish(&mut self) -> Option<ChildStdin> {
         drop(self.stdin.take());
-        let Some(psql) = &mut self.psql else {
-            let ending = self.restore.ending_within(limit).await?;
-            return Ok(self.restore.judge(ending)?.stderr);
-        };
-        let carried = (&mut psql.carrier).await;
-        let Ok(Ok(open_input)) = carried else { return Err(self.why_it_ended().await) };
-        // Only now, with pg_restore's word that this was all, may psql see the end.
-        let said = match self.restore.success().await {
-            Ok(ending) => ending.stderr,
-            Err(error) => {
-                psql.child.abort();
-                return Err(error);
-            }
-        };
-        drop(open_input);
-        let ending = psql.child.ending_within(limit).await?;
-        Ok(said + &psql.child.judge(ending)?.stderr)
+        (&mut self.carrier).await.ok()?.ok()
     }
 
-    /// Ends the children now, before their input: they must not take its end for success.
+    /// Ends pg_restore before its input does.
     pub fn abort(&mut self) {
-        if let Some(psql) = &mut self.psql {
-            psql.child.abort();
-            psql.carrier.abort();
-        }
+        self.carrier.abort();
         self.restore.abort();
         self.stdin = None;
     }
 
     /// The error of the child that failed first: psql, for pg_restore then fails at its pipe.
-    async fn why_it_ended(&mut self) -> Error {
-        if let Some(psql) = &mut self.psql
-            && let Ok(ending) = psql.child.ending_within(ECHO_TIMEOUT).await
-        {
-            return match psql.child.judge(ending) {
+    pub async fn why_it_ended(&mut self, psql: &mut ClientChild) -> Error {
+        match psql.ending_within(ECHO_TIMEOUT).await {
+            Ok(ending) => match psql.judge(ending) {
                 Err(error) => error,
                 Ok(_) => Error::failed("psql", "ended before the archive did"),
-            };
-        }
-        match self.restore.ending_within(ECHO_TIMEOUT).await {
-            Ok(ending) if ending.status.success() => {
-                Error::failed(STAGE, "ended before the archive did")
-            }
-            Ok(ending) => self.restore.failure(&ending),
-            Err(error) => error,
+            },
+            // It waits for more: then it was pg_restore.
+            Err(_) => why_restore_ended(&mut self.restore).await,
         }
     }
 }
@@ -161,14 +256,37 @@ fn common_arguments(command: &mut ClientCommand, orders: &Orders<'_>) {
     if orders.no_tablespaces {
         command.arg("--no-tablespaces");
     }
+    if orders.clean {
+        command.args(["--clean", "--if-exists"]);
+    }
     if orders.no_owners {
         command.args(["--no-owner", "--no-privileges"]);
     }
 }
 
+/// What is changed of pg_restore's SQL on its way to psql.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filter {
+    /// How long a statement may wait for a lock; pg_restore would wait for ever.
+    pub lock_timeout: Option<Duration>,
+}
+
+impl Filter {
+    fn apply(self, prelude: Vec<u8>) -> Vec<u8> {
+        let mut sql = without_new_setting(prelude);
+        let Some(limit) = self.lock_timeout else { return sql };
+        let end = first_object(&sql).unwrap_or(sql.len().min(PRELUDE_BYTES));
+        if let Some(at) = memchr::memmem::find(&sql[..end], NO_LOCK_TIMEOUT) {
+            let ours = format!("\nSET lock_timeout = {};\n", limit.as_millis());
+            sql.splice(at..at + NO_LOCK_TIMEOUT.len(), ours.into_bytes());
+        }
+        sql
+    }
+}
+
 /// Carries SQL from pg_restore to psql, without the one setting that the server does not know.
 /// At the end psql's input comes back open: psql takes its end for the end of its work.
-async fn carry(mut from: ChildStdout, mut to: ChildStdin) -> Result<ChildStdin> {
+async fn carry(mut from: ChildStdout, mut to: ChildStdin, filter: Filter) -> Result<ChildStdin> {
     let broken = |e| Error::from_io("psql", e);
     let mut prelude = Vec::new();
     let mut chunk = vec![0; CARRY_BYTES];
@@ -185,9 +303,7 @@ async fn carry(mut from: ChildStdout, mut to: ChildStdin) -> Result<ChildStdin> 
         }
         prelude.extend_from_slice(bytes);
         if count == 0 || prelude_is_over(&prelude) {
-            to.write_all(&without_new_setting(std::mem::take(&mut prelude)))
-                .await
-                .map_err(broken)?;
+            to.write_all(&filter.apply(std::mem::take(&mut prelude))).await.map_err(broken)?;
             in_prelude = false;
         }
         if count == 0 {
@@ -228,6 +344,9 @@ mod tests {
         assert_eq!(filtered(&prelude), wanted);
         let without = format!("--\nSET x = 1;\n{body}");
         assert_eq!(filtered(&without), without, "data keeps the line");
+        let limited = Filter { lock_timeout: Some(Duration::from_secs(9)) }.apply(prelude.into());
+        let wanted = wanted.replacen("lock_timeout = 0", "lock_timeout = 9000", 1);
+        assert_eq!(String::from_utf8(limited).unwrap(), wanted);
         assert!(!prelude_is_over(b"--\n-- PostgreSQL database dump\n"));
         assert!(prelude_is_over(body.as_bytes()) && prelude_is_over(&[b' '; PRELUDE_BYTES]));
     }

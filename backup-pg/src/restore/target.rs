@@ -71,10 +71,13 @@ enum Made {
 
 impl Target {
     /// Finds out whether the database exists and can be restored into.
-    pub async fn find(connection: &Connection, search: &ToolSearch) -> Result<Self> {
+    /// One that is `shared` may hold something.
+    pub async fn find(connection: &Connection, search: &ToolSearch, shared: bool) -> Result<Self> {
         let unreachable = match Server::connect(connection, search).await {
             Ok(server) => {
-                refuse_contents(&server).await?;
+                if !shared {
+                    refuse_contents(&server).await?;
+                }
                 let name = server.database().to_owned();
                 return Ok(Self { server, name, made: Made::Existing });
             }

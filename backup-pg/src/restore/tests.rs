@@ -11,6 +11,7 @@ use crate::throwaway::{ThrowawayOptions, ThrowawayServer};
 use crate::{DumpOptions, PgDump, Psql, Server};
 
 mod ending;
+mod modes;
 
 /// A server of its own for each test, with a small database `fx`.
 struct Bench {

@@ -1,5 +1,7 @@
 //! One restore: the head of the archive first, then its data, then the proof.
 
+use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,14 +10,16 @@ use backup_core::pipeline::Cancel;
 use backup_core::{Committed, Error, Result, SinkWriter};
 use bytes::Bytes;
 
-use super::compare::compare;
-use super::rewrite::rename_tablespaces;
+use super::compare::{Expectations, Place, Witness, compare, count_existing};
+use super::live::Transaction;
+use super::prepare::Prepared;
 use super::run::{Orders, Run};
+use super::spool::{Spool, Spooling};
 use super::target::Target;
-use super::{RestoreOptions, RestoreReport, STAGE, preflight};
-use crate::archive::{ArchiveReader, Toc};
+use super::{RestoreOptions, RestoreReport, STAGE, edits, preflight};
+use crate::archive::{ArchiveReader, ArchiveSummary, SelectedPart, Toc, rewrite_head};
 use crate::client::too_slow;
-use crate::database::{database_facts, database_tablespace};
+use crate::sql::quote_ident;
 use crate::{Psql, ToolSearch};
 
 /// Lines of pg_restore's warnings that a report repeats.
@@ -30,6 +34,9 @@ pub(super) struct RestoreWriter {
     options: RestoreOptions,
     cancel: Cancel,
     reader: ArchiveReader,
+    prepared: Option<Prepared>,
+    /// Rows of tables that were there before and get more.
+    before: BTreeMap<Place, u64>,
     progress: Progress,
     report: RestoreReport,
     published: Arc<Mutex<Option<RestoreReport>>>,
@@ -38,10 +45,20 @@ pub(super) struct RestoreWriter {
 enum Progress {
     /// The table of contents is not complete; these are its bytes so far.
     Head(Vec<u8>),
-    /// pg_restore runs; these bytes are held back.
-    Running { run: Box<Run>, held: Bytes },
+    /// The server takes it in as it comes; these bytes are held back.
+    Streaming { work: Work, held: Bytes },
+    /// It is set aside until all of it was checked.
+    Spooling(Box<Spooling>),
     /// Ended, well or not.
     Over,
+}
+
+/// Who restores.
+enum Work {
+    /// A database that nobody uses.
+    Quiet(Box<Run>),
+    /// One that others use.
+    Live(Box<Transaction>),
 }
 
 impl RestoreWriter {
@@ -58,41 +75,94 @@ impl RestoreWriter {
             options,
             cancel,
             reader: ArchiveReader::new(),
+            prepared: None,
+            before: BTreeMap::new(),
             progress: Progress::Head(Vec::new()),
             report: RestoreReport::default(),
             published,
         }
     }
 
-    /// The table of contents is there: checks, makes the database, starts pg_restore.
+    /// Whether others may be at work in the database.
+    fn is_live(&self) -> bool {
+        self.options.in_place || self.options.selection.is_some() && self.target.is_existing()
+    }
+
+    /// The table of contents is there: checks, then starts pg_restore or sets the rest aside.
     async fn start(&mut self, head: Vec<u8>) -> Result<Progress> {
-        let Some(toc) = self.reader.toc() else { return Ok(Progress::Head(head)) };
-        let server = self.target.server();
-        let tools = preflight::choose_tools(&self.search, server, toc.header.version).await?;
-        let own_tablespace =
-            if self.target.is_existing() { None } else { database_tablespace(toc) };
-        let map = &self.options.tablespaces;
-        preflight::check_tablespaces(server, toc, map, own_tablespace.as_deref()).await?;
-        let roles = preflight::check_roles(server, toc, &self.options).await?;
-        preflight::create_roles(server, &roles).await?;
+        let Some(toc) = self.reader.toc().cloned() else { return Ok(Progress::Head(head)) };
+        let prepared = Prepared::find(&toc, &self.target, &self.search, &self.options).await?;
         self.report.created = !self.target.is_existing();
-        self.report.pg_restore = tools.version().to_string();
-        self.report.notes.extend(roles.differences);
-        self.report.created_roles = roles.creates;
-        self.report.cannot_log_in = roles.cannot_log_in;
-        self.report.notes.extend(encoding_note(&self.target, toc));
-        self.target.prepare(toc, map, self.options.no_owners).await?;
+        self.report.pg_restore = prepared.tools.version().to_string();
+        self.report.notes.clone_from(&prepared.notes);
+        self.report.in_place.clone_from(&prepared.in_place);
+        let mut written = prepared.restored.clone();
+        edits::rename_tablespaces(&mut written, &self.options.tablespaces);
+        let new = rewrite_head(&head, &toc, &written)?;
+        let data = head.get(usize::try_from(toc.end).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let spools = prepared.jobs > 1 || self.options.selection.is_some();
+        self.prepared = Some(prepared);
+        if !spools {
+            let held = [new.bytes.as_slice(), data].concat().into();
+            return Ok(Progress::Streaming { work: self.begin(None).await?, held });
+        }
+        // Of some tables nobody knows the size before they came.
+        let whole = self.options.selection.is_none();
+        let needed = self.options.expected_bytes.filter(|_| whole);
+        let spool = Spool::create(&self.options.spool_dir, needed)?;
+        let widths = (toc.header.int_bytes, toc.header.offset_bytes);
+        let mut spooling = Spooling::start(spool, new, widths).await?;
+        spooling.take(data, toc.end, self.reader.blocks()).await?;
+        Ok(Progress::Spooling(Box::new(spooling)))
+    }
+
+    /// Changes the server for the first time: roles, the database, the children's sessions.
+    async fn begin(&mut self, spooled: Option<Stdio>) -> Result<Work> {
+        let Some(prepared) = &self.prepared else { return Err(over()) };
+        preflight::create_roles(self.target.server(), &prepared.roles).await?;
+        self.report.notes.extend(prepared.roles.differences.iter().cloned());
+        self.report.created_roles.clone_from(&prepared.roles.creates);
+        self.report.cannot_log_in.clone_from(&prepared.roles.cannot_log_in);
+        let map = &self.options.tablespaces;
+        self.target.prepare(&prepared.restored, map, self.options.no_owners).await?;
+        let live = self.is_live();
         let connection = self.target.connection();
-        let run = Box::new(Run::start(&Orders {
-            tools: &tools,
+        let orders = Orders {
+            tools: &prepared.tools,
             connection: &connection,
             server_major: self.target.server().version().major,
-            single_transaction: self.target.is_existing(),
+            single_transaction: self.target.is_existing() && !live,
             no_tablespaces: map.ignore,
             no_owners: self.options.no_owners,
-        })?);
-        let held = rename_tablespaces(head, toc, map).into();
-        Ok(Progress::Running { run, held })
+            clean: self.options.in_place,
+            jobs: prepared.jobs,
+            spooled,
+        };
+        let schema = prepared.new_schema.as_ref();
+        let schema = schema.map(|schema| format!("CREATE SCHEMA {}", quote_ident(schema)));
+        if !live {
+            if let Some(create) = schema {
+                self.target.psql().execute(&create).await?;
+            }
+            return Ok(Work::Quiet(Box::new(Run::start(orders)?)));
+        }
+        let adds = self.adds_rows();
+        let mut transaction = Transaction::begin(&orders, adds, self.options.timeout).await?;
+        if adds {
+            let places = with_rows(&prepared.restored);
+            self.before = count_existing(Witness::Inside(&mut transaction), places).await?;
+        }
+        if let Some(create) = schema {
+            transaction.query_text(&create).await?;
+        }
+        transaction.start_script(orders).await?;
+        Ok(Work::Live(Box::new(transaction)))
+    }
+
+    /// Whether rows go into tables that others add rows to.
+    fn adds_rows(&self) -> bool {
+        let selection = self.options.selection.as_ref();
+        selection.is_some_and(|selection| selection.what == SelectedPart::DataOnly)
     }
 
     /// All bytes are here: the proof comes before the last of them is let through.
@@ -100,14 +170,34 @@ impl RestoreWriter {
     /// On an error the children are ended; `undo` has to drop the database.
     async fn complete(&mut self) -> Result<()> {
         let summary = std::mem::take(&mut self.reader).finish()?;
-        let Progress::Running { mut run, held } =
-            std::mem::replace(&mut self.progress, Progress::Over)
-        else {
-            return Err(Error::failed(STAGE, "the restore had ended before"));
+        let cancel = self.cancel.clone();
+        let (work, held) = match std::mem::replace(&mut self.progress, Progress::Over) {
+            Progress::Streaming { work, held } => (work, held),
+            Progress::Spooling(spooling) => {
+                let spool = spooling.finish().await?;
+                self.report.spooled_bytes = spool.bytes();
+                let input = spool.into_input().await?;
+                (cancel.guard(self.begin(Some(input))).await?, Bytes::new())
+            }
+            Progress::Head(_) | Progress::Over => return Err(over()),
         };
+        match work {
+            Work::Quiet(run) => self.complete_quietly(*run, &held, &summary).await,
+            Work::Live(transaction) => self.complete_live(*transaction, &held, &summary).await,
+        }
+    }
+
+    async fn complete_quietly(
+        &mut self,
+        mut run: Run,
+        held: &[u8],
+        summary: &ArchiveSummary,
+    ) -> Result<()> {
         let (cancel, limit) = (self.cancel.clone(), self.options.timeout);
         let finishing = async {
-            run.write(&held).await?;
+            if !held.is_empty() {
+                run.write(held).await?;
+            }
             run.finish(limit).await
         };
         let said = bounded(&cancel, limit, "did not finish", finishing).await;
@@ -115,8 +205,10 @@ impl RestoreWriter {
         drop(run);
         self.report.notes.extend(warnings(&said?));
         let started = Instant::now();
+        let expected = self.expectations(summary);
         let psql = self.target.psql();
-        let comparing = compare(&psql, &summary, limit, &mut self.report);
+        let comparing =
+            compare(Witness::Outside(psql.with_timeout(limit)), &expected, &mut self.report);
         bounded(&cancel, limit, "the comparison did not end", comparing).await?;
         if self.options.analyze {
             let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
@@ -126,8 +218,61 @@ impl RestoreWriter {
         self.publish().await
     }
 
+    /// Nothing of it can be seen by others before the last step.
+    async fn complete_live(
+        &mut self,
+        mut transaction: Transaction,
+        held: &[u8],
+        summary: &ArchiveSummary,
+    ) -> Result<()> {
+        let (cancel, limit) = (self.cancel.clone(), self.options.timeout);
+        let expected = self.expectations(summary).among_others();
+        let finishing = async {
+            if !held.is_empty() {
+                transaction.write(held).await?;
+            }
+            let said = transaction.finish_script().await?;
+            compare(Witness::Inside(&mut transaction), &expected, &mut self.report).await?;
+            Ok(said)
+        };
+        let said = match bounded(&cancel, limit, "did not finish", finishing).await {
+            Ok(said) => said,
+            Err(error) => {
+                transaction.abort();
+                return Err(with_message(&error, "the database is as it was before"));
+            }
+        };
+        // No stop in the middle of this.
+        let said = said + &transaction.commit().await?;
+        self.report.notes.extend(warnings(&said));
+        if self.options.analyze {
+            self.analyze(&self.target.psql().with_timeout(limit)).await?;
+        }
+        self.publish().await
+    }
+
+    fn expectations(&mut self, summary: &ArchiveSummary) -> Expectations {
+        match &self.prepared {
+            Some(prepared) => {
+                Expectations::of(summary, &prepared.restored, &self.before, &mut self.report)
+            }
+            None => Expectations::default(),
+        }
+    }
+
     async fn analyze(&mut self, psql: &Psql) -> Result<()> {
-        if let Err(error) = psql.execute("ANALYZE").await {
+        let tables = match (&self.options.selection, &self.prepared) {
+            (Some(_), Some(prepared)) => with_rows(&prepared.restored),
+            _ => Vec::new(),
+        };
+        if self.options.selection.is_some() && tables.is_empty() {
+            return Ok(());
+        }
+        let tables: Vec<String> = tables
+            .iter()
+            .map(|(schema, name)| format!("{}.{}", quote_ident(schema), quote_ident(name)))
+            .collect();
+        if let Err(error) = psql.execute(&format!("ANALYZE {}", tables.join(", "))).await {
             let note = format!("statistics are missing, run ANALYZE: {}", error.message());
             self.report.notes.push(note);
         }
@@ -145,7 +290,7 @@ impl RestoreWriter {
     /// A database that was there before stays, with what was restored into it. Looked up,
     /// because nobody knows whether the transaction of one that was given up came through.
     async fn name_what_stays(&self, error: Error) -> Error {
-        if !self.target.is_existing() {
+        if !self.target.is_existing() || self.is_live() {
             return error;
         }
         let database = self.target.name();
@@ -163,8 +308,11 @@ impl RestoreWriter {
 
     /// Ends everything and drops the database if it is ours. `Err` names what is left.
     async fn undo(&mut self) -> Result<()> {
-        if let Progress::Running { run, .. } = &mut self.progress {
-            run.abort();
+        if let Progress::Streaming { work, .. } = &mut self.progress {
+            match work {
+                Work::Quiet(run) => run.abort(),
+                Work::Live(transaction) => transaction.abort(),
+            }
         }
         self.progress = Progress::Over;
         self.target.drop_made().await
@@ -174,7 +322,7 @@ impl RestoreWriter {
 #[async_trait]
 impl SinkWriter for RestoreWriter {
     async fn write(&mut self, chunk: Bytes) -> Result<()> {
-        let was_complete = self.reader.is_complete();
+        let (was_complete, offset) = (self.reader.is_complete(), self.reader.offset());
         self.reader.feed(&chunk)?;
         match &mut self.progress {
             Progress::Head(head) => {
@@ -186,12 +334,18 @@ impl SinkWriter for RestoreWriter {
                 Ok(())
             }
             // Behind the data pg_restore reads nothing, and what is held back must stay so.
-            Progress::Running { .. } if was_complete => Ok(()),
-            Progress::Running { run, held } => {
+            Progress::Streaming { .. } if was_complete => Ok(()),
+            Progress::Streaming { work, held } => {
                 let bytes = std::mem::replace(held, chunk);
-                run.write(&bytes).await
+                match work {
+                    Work::Quiet(run) => run.write(&bytes).await,
+                    Work::Live(transaction) => transaction.write(&bytes).await,
+                }
             }
-            Progress::Over => Err(Error::failed(STAGE, "the restore had ended before")),
+            Progress::Spooling(spooling) => {
+                spooling.take(&chunk, offset, self.reader.blocks()).await
+            }
+            Progress::Over => Err(over()),
         }
     }
 
@@ -203,9 +357,8 @@ impl SinkWriter for RestoreWriter {
         match self.undo().await {
             Ok(()) => Err(self.name_what_stays(error).await),
             Err(left) => {
-                let message = format!("{}; {}", error.message(), left.message());
                 let advice = left.advice().unwrap_or_default().to_owned();
-                Err(Error::new(error.kind(), STAGE, message).next_step(advice).caused_by(error))
+                Err(with_message(&error, left.message()).next_step(advice))
             }
         }
     }
@@ -213,6 +366,25 @@ impl SinkWriter for RestoreWriter {
     async fn abort(mut self: Box<Self>) -> Result<()> {
         self.undo().await
     }
+}
+
+fn over() -> Error {
+    Error::failed(STAGE, "the restore had ended before")
+}
+
+/// The same error, saying more.
+fn with_message(error: &Error, more: &str) -> Error {
+    let said = Error::new(error.kind(), STAGE, format!("{}; {more}", error.message()));
+    match error.advice() {
+        Some(advice) => said.next_step(advice.to_owned()),
+        None => said,
+    }
+}
+
+/// Tables whose rows are restored.
+fn with_rows(restored: &Toc) -> Vec<Place> {
+    let rows = restored.entries.iter().filter(|entry| entry.desc == "TABLE DATA" && entry.exact);
+    rows.map(|entry| (entry.namespace.clone(), entry.tag.clone())).collect()
 }
 
 /// Work that ends, after `limit` or when somebody asks for a stop at the latest.
@@ -230,14 +402,6 @@ async fn bounded<T>(
         }
     };
     cancel.guard(in_time).await
-}
-
-fn encoding_note(target: &Target, toc: &Toc) -> Option<String> {
-    let archived = database_facts(toc)?.encoding;
-    let existing = target.server().encoding();
-    (target.is_existing() && !archived.is_empty() && archived != existing).then(|| {
-        format!("the database has the encoding {existing}, the backup's had {archived}: text was converted")
-    })
 }
 
 fn warnings(said: &str) -> Vec<String> {

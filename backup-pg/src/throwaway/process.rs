@@ -26,12 +26,29 @@ pub(super) fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     })
 }
 
-/// A shell that waits for the end of our side of a pipe, which comes however we die.
-pub(super) fn watch(server: &Child) -> Option<Child> {
+/// Ends the server, waits until it is gone, and removes its folder.
+const LAST_WILL: &str = r#"
+read -r _
+kill -QUIT "$1" 2>/dev/null
+tries=0
+while kill -0 "$1" 2>/dev/null && [ "$tries" -lt "$3" ]; do
+    sleep 0.1 2>/dev/null || sleep 1
+    tries=$((tries + 1))
+done
+kill -KILL "$1" 2>/dev/null
+rm -rf -- "$2""#;
+
+/// How often the watcher looks whether the server is gone, every tenth of a second.
+const LOOKS: u32 = 300;
+
+/// A shell that waits for the end of our side of a pipe, which comes however we die. `folder` is
+/// the server's, with everything in it.
+pub(super) fn watch(server: &Child, folder: &Path) -> Option<Child> {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "read -r _; kill -QUIT \"$1\"", "sh", &server.id().to_string()]);
+    command.args(["-c", LAST_WILL, "sh", &server.id().to_string()]);
+    command.arg(folder).arg(LOOKS.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.process_group(0).spawn().ok()
+    command.current_dir("/").process_group(0).spawn().ok()
 }
 
 /// Kills a child and forgets it.

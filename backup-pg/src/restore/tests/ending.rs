@@ -5,16 +5,28 @@ use std::time::Instant;
 use backup_core::TableData;
 use backup_core::pipeline::Cancel;
 
-use super::super::compare::compare;
+use super::super::compare::{Expectations, Witness, compare};
 use super::*;
+use crate::archive::ArchiveSummary;
 
 /// How long a stopped commit may take until nothing is left.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// With everything that the archive holds.
+async fn compare_all(
+    psql: &Psql,
+    summary: &ArchiveSummary,
+    limit: Duration,
+    report: &mut RestoreReport,
+) -> Result<()> {
+    let expected = Expectations::of(summary, summary.toc(), &BTreeMap::new(), report);
+    compare(Witness::Outside(psql.with_timeout(limit)), &expected, report).await
+}
+
 async fn compared(bench: &Bench, archive: &[u8]) -> (Result<()>, RestoreReport) {
     let mut report = RestoreReport::default();
     let (psql, summary) = (bench.psql("fx").await, finish(archive));
-    let outcome = compare(&psql, &summary, Duration::from_secs(60), &mut report).await;
+    let outcome = compare_all(&psql, &summary, Duration::from_secs(60), &mut report).await;
     (outcome, report)
 }
 
@@ -58,7 +70,7 @@ async fn what_may_not_be_read_is_named_and_what_cannot_be_read_is_an_error() {
     let psql = Psql::new(&bench.search.newest().await.unwrap(), &connection);
     let mut report = RestoreReport::default();
     let summary = finish(&archive);
-    compare(&psql, &summary, Duration::from_secs(60), &mut report).await.unwrap();
+    compare_all(&psql, &summary, Duration::from_secs(60), &mut report).await.unwrap();
     assert!(report.tables_compared >= 1 && report.rows_compared >= 2, "{report:?}");
     for (label, why) in [
         ("shut.a", "may not read"),
@@ -84,7 +96,7 @@ async fn what_may_not_be_read_is_named_and_what_cannot_be_read_is_an_error() {
     }
     let mut report = RestoreReport::default();
     let psql = bench.psql("fx").await;
-    let outcome = compare(&psql, &summary, Duration::from_secs(1), &mut report).await;
+    let outcome = compare_all(&psql, &summary, Duration::from_secs(1), &mut report).await;
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Failed);
     holding.abort();
 }
@@ -171,7 +183,7 @@ async fn a_stop_while_the_database_is_made_leaves_none() {
     let bench = Bench::start().await;
     let archive = bench.dump().await.concat();
     let summary = finish(&archive);
-    let mut target = Target::find(&bench.connection("fx2"), &bench.search).await.unwrap();
+    let mut target = Target::find(&bench.connection("fx2"), &bench.search, false).await.unwrap();
     let reload = "select pg_reload_conf()";
     bench.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     bench.sql("postgres", reload).await;
@@ -196,7 +208,7 @@ async fn a_database_that_was_not_made_is_no_trouble() {
     bench.sql("postgres", "CREATE ROLE makes_none LOGIN").await;
     let archive = bench.dump().await.concat();
     let connection = bench.connection("fx2").with_public("user", "makes_none");
-    let mut target = Target::find(&connection, &bench.search).await.unwrap();
+    let mut target = Target::find(&connection, &bench.search, false).await.unwrap();
     let map = TablespaceMap::default();
     let error = target.prepare(finish(&archive).toc(), &map, false).await.unwrap_err();
     assert!(error.message().contains("permission denied to create database"), "{error}");

@@ -1,0 +1,10 @@
+//! The swap on real servers.
+
+mod cleanup;
+mod crashes;
+mod obstacles;
+mod properties;
+mod replication;
+mod rig;
+mod rivals;
+mod ways;
