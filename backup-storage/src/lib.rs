@@ -12,10 +12,22 @@
 //! | `azure` | `Azure` | a container of Azure Blob Storage |
 //! | `sftp` | `Sftp` | a folder of a server that is reached with SSH |
 
+#[cfg(any(
+    feature = "local",
+    feature = "s3",
+    feature = "gcs",
+    feature = "azure",
+    feature = "sftp"
+))]
+mod leftover;
 #[cfg(feature = "local")]
 mod local;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
 mod object_store;
+#[cfg(any(feature = "local", feature = "sftp"))]
+mod partial;
+#[cfg(any(feature = "local", feature = "sftp"))]
+mod percent;
 mod settings;
 #[cfg(feature = "sftp")]
 mod sftp;

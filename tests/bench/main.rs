@@ -5,10 +5,11 @@
 
 mod measure;
 mod put;
+mod restore;
 mod storages;
 mod subjects;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_testkit::postgres::{PostgresServer, client_tools};
 use measure::{Figures, measure};
@@ -37,6 +38,9 @@ fn main() -> Outcome<()> {
         if only("backup") {
             compare_backups(rounds).await?;
         }
+        if only("restore") {
+            compare_restores(rounds).await?;
+        }
         if only("storages") {
             compare_storages(rounds).await?;
         }
@@ -54,6 +58,25 @@ async fn compare_storages(rounds: usize) -> Outcome<()> {
 }
 
 async fn compare_backups(rounds: usize) -> Outcome<()> {
+    let (server, tools) = loaded_server().await?;
+    let folder = tempfile::tempdir()?;
+    let subjects = subjects(&server, &tools, folder.path())?;
+    let figures = run_rounds(&subjects, rounds, folder.path())?;
+    print_tables(&subjects, &figures, &subjects::RATIOS);
+    Ok(())
+}
+
+async fn compare_restores(rounds: usize) -> Outcome<()> {
+    let (server, tools) = loaded_server().await?;
+    let folder = tempfile::tempdir()?;
+    let subjects = restore::subjects(&server, &tools, folder.path()).await?;
+    let figures = run_rounds(&subjects, rounds, folder.path())?;
+    print_tables(&subjects, &figures, &restore::RATIOS);
+    Ok(())
+}
+
+/// A server with the database that all of them work on, and its client tools.
+async fn loaded_server() -> Outcome<(PostgresServer, PathBuf)> {
     eprintln!("starting a server and loading about 1 GB");
     let server = PostgresServer::start_with(15, &[("max_wal_size", "4GB")]).await?;
     server.sql("postgres", &format!("create database {DATABASE}")).await?;
@@ -61,13 +84,8 @@ async fn compare_backups(rounds: usize) -> Outcome<()> {
     server.load(DATABASE, &sql, &[]).await?;
     let size = server.sql(DATABASE, "select pg_database_size(current_database())").await?;
     eprintln!("the database takes {size} bytes");
-
-    let folder = tempfile::tempdir()?;
     let tools = client_tools(15).ok_or("PostgreSQL's client tools 15 are not here")?;
-    let subjects = subjects(&server, &tools, folder.path())?;
-    let figures = run_rounds(&subjects, rounds, folder.path())?;
-    print_tables(&subjects, &figures, &subjects::RATIOS);
-    Ok(())
+    Ok((server, tools))
 }
 
 fn run_rounds(subjects: &[Subject], rounds: usize, folder: &Path) -> Outcome<Vec<Vec<Figures>>> {

@@ -31,13 +31,36 @@ pub struct Subject {
     pub output: PathBuf,
 }
 
-/// The five of the issue, and the stock pipe without encryption.
-pub fn subjects(server: &PostgresServer, tools: &Path, folder: &Path) -> Outcome<Vec<Subject>> {
+/// A passphrase's file, and a home for gpg.
+pub fn prepare_key(folder: &Path) -> Outcome<PathBuf> {
     let key = folder.join("key");
     std::fs::write(&key, "a passphrase for the benchmark\n")?;
     let home = folder.join("gnupg");
     std::fs::create_dir(&home)?;
     std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    Ok(key)
+}
+
+/// What every command finds: the server, by libpq's variables and ours.
+pub fn environment(server: &PostgresServer, folder: &Path) -> Outcome<Vec<(String, String)>> {
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    Ok(vec![
+        pair("PGHOST", server.host().to_owned()),
+        pair("PGPORT", server.port().to_string()),
+        pair("PGUSER", backup_testkit::postgres::SUPERUSER.to_owned()),
+        pair("PGPASSWORD", backup_testkit::postgres::PASSWORD.to_owned()),
+        pair("PGDATABASE", DATABASE.to_owned()),
+        pair("BENCH_URL", server.url(DATABASE)),
+        pair("BENCH_RESTORED", server.url("restored")),
+        pair("GNUPGHOME", folder.join("gnupg").display().to_string()),
+        pair("XDG_STATE_HOME", folder.join("state").display().to_string()),
+        pair("OUT", folder.join("out").display().to_string()),
+    ])
+}
+
+/// The five of the issue, and the stock pipe without encryption.
+pub fn subjects(server: &PostgresServer, tools: &Path, folder: &Path) -> Outcome<Vec<Subject>> {
+    let key = prepare_key(folder)?;
     let program = std::env::var("MARB_BACKUP_PROGRAM")?;
     let output = folder.join("out");
 
@@ -47,18 +70,7 @@ pub fn subjects(server: &PostgresServer, tools: &Path, folder: &Path) -> Outcome
     );
     let dump = format!("{}/pg_dump -Fc", tools.display());
     let ours = format!("{program} backup --quiet --url env:BENCH_URL --to file://$OUT");
-    let environment = |name: &str, value: String| (name.to_owned(), value);
-    let environment = vec![
-        environment("PGHOST", server.host().to_owned()),
-        environment("PGPORT", server.port().to_string()),
-        environment("PGUSER", backup_testkit::postgres::SUPERUSER.to_owned()),
-        environment("PGPASSWORD", backup_testkit::postgres::PASSWORD.to_owned()),
-        environment("PGDATABASE", DATABASE.to_owned()),
-        environment("BENCH_URL", server.url(DATABASE)),
-        environment("GNUPGHOME", home.display().to_string()),
-        environment("XDG_STATE_HOME", folder.join("state").display().to_string()),
-        environment("OUT", output.display().to_string()),
-    ];
+    let environment = environment(server, folder)?;
     let subject = |letter, what, script: String| Subject {
         letter,
         what,

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use crate::percent::percent_decode;
+
 /// Takes `file:///absolute/path` (or `file://localhost/absolute/path`) apart.
 ///
 /// # Errors
@@ -26,26 +28,11 @@ pub(super) fn folder_of(url: &str) -> Result<PathBuf, String> {
     if encoded.contains(['?', '#']) {
         return wrong("has a query or a fragment: write ? as %3F and # as %23");
     }
-    match percent_decode(encoded.as_bytes()) {
+    match percent_decode(encoded) {
         None => wrong("has a % without two hex digits: write % itself as %25"),
         Some(bytes) if bytes.contains(&0) => wrong("has a NUL in it"),
         Some(bytes) => Ok(PathBuf::from(OsString::from_vec(bytes))),
     }
-}
-
-fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.iter();
-    while let Some(&byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(*bytes.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        out.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use backup_core::layout::check_key;
 use backup_core::{ObjectInfo, Result};
 
-use super::partial;
 use super::place::Place;
+use crate::partial;
 
 /// The folder that fsck keeps at the top of a disk, closed to everybody but root.
 const LOST_AND_FOUND: &str = "lost+found";

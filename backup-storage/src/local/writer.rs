@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::BATCH_BYTES;
 use super::awaited::Waiting;
 use super::place::{Draft, Place};
+use crate::leftover::with_leftover;
 
 /// Most chunks in one batch, so that tiny ones can't pile up.
 const BATCH_CHUNKS: usize = 1024;
@@ -105,13 +106,15 @@ impl SinkWriter for Writer {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Committed> {
-        let published = self.publish().await;
-        if published.is_err()
-            && let Err(error) = self.discard().await
-        {
-            tracing::warn!(%error, "a leftover stays until it is swept");
-        }
-        published.map(|bytes| Committed { bytes, version: None })
+        let error = match self.publish().await {
+            Ok(bytes) => return Ok(Committed { bytes, version: None }),
+            Err(error) => error,
+        };
+        let partial = self.draft.partial.display().to_string();
+        Err(match self.discard().await {
+            Ok(()) => error,
+            Err(left) => with_leftover(error, &partial, &left),
+        })
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {

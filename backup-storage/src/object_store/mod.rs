@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ByteRange, Creation, ObjectInfo, Result, Sink, SinkWriter, SourceStream, Storage,
+    ByteRange, Creation, ObjectInfo, Result, Sink, SinkWriter, SourceStream, Storage, Versioned,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -124,6 +124,10 @@ macro_rules! storage {
 
             async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
                 self.0.sweep(prefix, older_than).await
+            }
+
+            fn versioned(&self) -> Option<&dyn Versioned> {
+                self.0.versioned()
             }
         }
     };

@@ -51,7 +51,7 @@ impl Store {
     pub(super) async fn probe(&self) -> Result<Vec<Finding>> {
         let mark = fresh_mark();
         let key = format!(".marb-probe-{mark}");
-        let object = Object { key: &key, mark: &mark, probes: true };
+        let object = Object { probes: true, ..Object::new(&key, &mark) };
         if let Err(error) = self.service.put(&object, Buffer::from(CONTENT), false).await {
             return match self.service.asked_too_much(&error) {
                 Some(finding) => Ok(vec![Finding { fatal: true, ..finding }]),

@@ -9,6 +9,7 @@ use backup_core::{ByteRange, Error, Result, SourceStream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
+use opendal::options::ReaderOptions;
 use opendal::{Buffer, BufferStream, BytesRange, ErrorKind};
 
 use super::answer::{NoAnswer, Refusal};
@@ -22,6 +23,8 @@ use super::store::Store;
 pub(super) struct Reader {
     store: Arc<Store>,
     key: String,
+    /// Which version; `None` for what is there now.
+    version: Option<String>,
     /// Where the next byte lies.
     offset: u64,
     /// Bytes still wanted; `None` for all there are.
@@ -34,10 +37,16 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Opens the object and waits for its first bytes.
-    pub(super) async fn open(store: Arc<Store>, key: &str, range: ByteRange) -> Result<Self> {
+    pub(super) async fn open(
+        store: Arc<Store>,
+        key: &str,
+        version: Option<&str>,
+        range: ByteRange,
+    ) -> Result<Self> {
         let mut reader = Self {
             store,
             key: key.to_owned(),
+            version: version.map(str::to_owned),
             offset: range.offset,
             left: range.length,
             stream: None,
@@ -56,7 +65,7 @@ impl Reader {
 
     /// A range of nothing asks the service nothing, and yet the object has to be there.
     async fn require_object(&mut self) -> Result<()> {
-        match self.store.look(&self.key).await? {
+        match self.store.look_at(&self.key, self.version.as_deref()).await? {
             Some(_) => Ok(()),
             None => Err(self.store.not_found(&self.key)),
         }
@@ -95,7 +104,8 @@ impl Reader {
         // What no object can have is left open, so that no sum overflows.
         let end = self.left.and_then(|left| self.offset.checked_add(left));
         let length = end.filter(|end| i64::try_from(*end).is_ok()).and(self.left);
-        let reader = self.store.operator.reader(&self.key).await?;
+        let options = ReaderOptions { version: self.version.clone(), ..ReaderOptions::default() };
+        let reader = self.store.operator.reader_options(&self.key, options).await?;
         reader.into_stream(BytesRange::new(self.offset, length)).await
     }
 
@@ -112,7 +122,7 @@ impl Reader {
     /// Whether the object has no more. A range past its end is cut short, which opendal takes
     /// for an error; and where nothing is left, not every service says so properly.
     async fn is_at_end(&mut self) -> Result<bool> {
-        let seen = self.store.look(&self.key).await?;
+        let seen = self.store.look_at(&self.key, self.version.as_deref()).await?;
         Ok(seen.is_some_and(|seen| seen.info.bytes <= self.offset))
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use backup_core::{ObjectVersion, Protection, layout};
 use jiff::Timestamp;
 use opendal::options::WriteOptions;
 use opendal::{Buffer, ErrorKind, Operator, Writer};
@@ -43,6 +44,31 @@ pub(super) trait Service: Debug + Send + Sync {
         true
     }
 
+    /// Whether the calls below mean something here.
+    fn may_keep_versions(&self) -> bool {
+        false
+    }
+
+    /// Every kept version of an object, the newest first.
+    async fn versions(&self, _key: &str) -> Outcome<Vec<ObjectVersion>> {
+        Ok(Vec::new())
+    }
+
+    /// Locks a version until a time, unless it is locked as long already.
+    async fn lock_until(&self, _: &str, _: Option<&str>, _: Timestamp) -> Outcome<()> {
+        Err(no_locks())
+    }
+
+    /// Holds a version, or gives it free.
+    async fn hold(&self, _: &str, _: Option<&str>, _held: bool) -> Outcome<()> {
+        Err(no_locks())
+    }
+
+    /// What keeps a version from being deleted.
+    async fn protection(&self, _: &str, _: Option<&str>) -> Outcome<Protection> {
+        Err(no_locks())
+    }
+
     /// What the settings ask for and the service refused, where an error says so.
     fn asked_too_much(&self, _error: &opendal::Error) -> Option<Finding> {
         None
@@ -54,6 +80,10 @@ pub(super) trait Service: Debug + Send + Sync {
     }
 }
 
+fn no_locks() -> opendal::Error {
+    opendal::Error::new(ErrorKind::Unsupported, "this kind of storage has no locks")
+}
+
 /// An object to be stored.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Object<'a> {
@@ -63,12 +93,16 @@ pub(super) struct Object<'a> {
     pub(super) mark: &'a str,
     /// It is removed again at once, so a lock may last a minute only.
     pub(super) probes: bool,
+    /// It is removed when the run ends: never locked.
+    pub(super) passing: bool,
 }
 
 impl<'a> Object<'a> {
     /// An object that is to stay.
     pub(super) fn new(key: &'a str, mark: &'a str) -> Self {
-        Self { key, mark, probes: false }
+        // A claim that is locked could not be given back.
+        let passing = key.rsplit('/').next() == Some(layout::CLAIM);
+        Self { key, mark, probes: false, passing }
     }
 }
 

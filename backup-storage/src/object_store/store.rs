@@ -8,13 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::layout::check_key;
 use backup_core::{
-    ByteRange, Creation, Error, ErrorKind, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
-    Storage,
+    ByteRange, Creation, Error, ErrorKind, ObjectInfo, ObjectVersion, Protection, Result, Sink,
+    SinkWriter, SourceStream, Storage, Versioned,
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use opendal::options::ListOptions;
+use opendal::options::{ListOptions, StatOptions};
 use opendal::{Buffer, EntryMode, Metadata, Operator};
 
 use super::answer::Refusal;
@@ -76,7 +76,13 @@ impl Store {
 
     /// Looks at an object; `None` when there is none.
     pub(super) async fn look(&self, key: &str) -> Result<Option<Seen>> {
-        match self.operator.stat(key).await {
+        self.look_at(key, None).await
+    }
+
+    /// As [`Store::look`], of one version.
+    pub(super) async fn look_at(&self, key: &str, version: Option<&str>) -> Result<Option<Seen>> {
+        let options = StatOptions { version: version.map(str::to_owned), ..StatOptions::default() };
+        match self.operator.stat_options(key, options).await {
             Ok(metadata) if metadata.mode() == EntryMode::DIR => Ok(None),
             Ok(metadata) => {
                 self.bucket_seen.store(true, Ordering::Relaxed);
@@ -247,7 +253,7 @@ impl Sink for Shared {
 impl Storage for Shared {
     async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
         check_key(key)?;
-        Ok(Box::new(Reader::open(Arc::clone(&self.0), key, range).await?))
+        Ok(Box::new(Reader::open(Arc::clone(&self.0), key, None, range).await?))
     }
 
     async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
@@ -292,5 +298,49 @@ impl Storage for Shared {
         let swept = self.0.service.sweep(prefix, older_than).await;
         let verb = "remove unfinished uploads";
         swept.map_err(|error| self.0.explain(Doing::Write, verb, error))
+    }
+
+    fn versioned(&self) -> Option<&dyn Versioned> {
+        self.0.service.may_keep_versions().then_some(self)
+    }
+}
+
+#[async_trait]
+impl Versioned for Shared {
+    async fn versions(&self, key: &str) -> Result<Vec<ObjectVersion>> {
+        check_key(key)?;
+        let versions = self.0.service.versions(key).await;
+        let verb = format!("list the versions of {key}");
+        versions.map_err(|error| self.0.explain(Doing::Read, &verb, error))
+    }
+
+    async fn open_version(
+        &self,
+        key: &str,
+        version: &str,
+        range: ByteRange,
+    ) -> Result<Box<dyn SourceStream>> {
+        check_key(key)?;
+        Ok(Box::new(Reader::open(Arc::clone(&self.0), key, Some(version), range).await?))
+    }
+
+    async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()> {
+        check_key(key)?;
+        let locked = self.0.service.lock_until(key, version, until).await;
+        locked.map_err(|error| self.0.explain(Doing::Write, &format!("lock {key}"), error))
+    }
+
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()> {
+        check_key(key)?;
+        let done = self.0.service.hold(key, version, held).await;
+        let verb = if held { format!("hold {key}") } else { format!("give {key} free") };
+        done.map_err(|error| self.0.explain(Doing::Write, &verb, error))
+    }
+
+    async fn protection(&self, key: &str, version: Option<&str>) -> Result<Protection> {
+        check_key(key)?;
+        let protection = self.0.service.protection(key, version).await;
+        let verb = format!("ask for the lock of {key}");
+        protection.map_err(|error| self.0.explain(Doing::Read, &verb, error))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use backup_core::{Committed, Error, ErrorKind, Result, SinkWriter};
+use backup_core::{Committed, Error, Result, SinkWriter};
 use bytes::Bytes;
 use opendal::Buffer;
 
@@ -12,6 +12,7 @@ use super::explain::Doing;
 use super::parts::{Gathered, Growth};
 use super::service::{Object, Outcome, Stored, Upload};
 use super::store::Store;
+use crate::leftover::with_leftover;
 
 /// An object being written. Holds the part being gathered; the upload holds those on their way.
 pub(super) struct Writer {
@@ -102,8 +103,8 @@ impl Writer {
     /// Looks what became of a commit that was not answered clearly.
     async fn settle(&mut self, error: opendal::Error) -> Result<Stored> {
         if is_clear(&error) {
-            self.clean_up().await;
-            return Err(self.explain(error));
+            let error = self.explain(error);
+            return Err(self.clean_up(error).await);
         }
         match self.store.look(&self.key).await {
             Ok(Some(seen)) if seen.mark.as_deref() == Some(&self.mark) => {
@@ -111,26 +112,26 @@ impl Writer {
                 Ok(Stored { version: seen.version })
             }
             Ok(_) => {
-                self.clean_up().await;
-                Err(self.explain(error))
+                let error = self.explain(error);
+                Err(self.clean_up(error).await)
             }
             Err(blind) => {
-                self.clean_up().await;
                 let error = self.explain(error);
                 let message =
                     format!("{}; and whether it is there can't be told: {blind}", error.message());
                 let unknown = Error::failed(self.store.stage.clone(), message);
-                Err(unknown.next_step("run again: what this run left is removed in time"))
+                let unknown = unknown.next_step("run again: what this run left is removed in time");
+                Err(self.clean_up(unknown).await)
             }
         }
     }
 
-    async fn clean_up(&mut self) {
-        if let Some(mut upload) = self.upload.take()
-            && let Err(error) = upload.abort().await
-        {
-            let error = self.explain(error);
-            tracing::warn!(%error, "an unfinished upload stays until it is swept");
+    /// Removes the unfinished upload of a commit that failed; where it can't, `error` says so.
+    async fn clean_up(&mut self, error: Error) -> Error {
+        let Some(mut upload) = self.upload.take() else { return error };
+        match upload.abort().await {
+            Ok(()) => error,
+            Err(left) => with_leftover(error, "its unfinished upload", &self.explain(left)),
         }
     }
 }
@@ -147,13 +148,9 @@ impl SinkWriter for Writer {
 
     async fn commit(mut self: Box<Self>) -> Result<Committed> {
         if self.failed {
-            self.clean_up().await;
-            let stage = self.store.stage.clone();
-            return Err(Error::new(
-                ErrorKind::Failed,
-                stage,
-                format!("{} was not written whole, so it can't be committed", self.key),
-            ));
+            let message = format!("{} was not written whole, so it can't be committed", self.key);
+            let error = Error::failed(self.store.stage.clone(), message);
+            return Err(self.clean_up(error).await);
         }
         let stored = match self.publish().await {
             Ok(stored) => stored,

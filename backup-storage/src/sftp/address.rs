@@ -1,5 +1,7 @@
 //! The place that an `sftp://` or `scp://` URL names.
 
+use crate::percent::percent_decode;
+
 /// `sftp://user@host:port/absolute/path`, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
@@ -56,7 +58,7 @@ impl Address {
 }
 
 fn checked_user(user: &str) -> Result<String, &'static str> {
-    let user = percent_decode(user).ok_or("the URL's user has a wrong % in it")?;
+    let user = decoded(user).ok_or("the URL's user has a wrong % in it")?;
     // What a shell, or ssh's own `%r`, could take for more than a name.
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '@' | '+' | '\\');
     if user.is_empty() || user.starts_with('-') || !user.chars().all(fine) {
@@ -94,7 +96,7 @@ fn root(path: &str) -> Result<String, &'static str> {
     if path.contains(['?', '#']) {
         return Err("the URL has a query or a fragment: write ? as %3F and # as %23");
     }
-    let path = percent_decode(path).ok_or("the URL's path has a wrong % in it, or is no UTF-8")?;
+    let path = decoded(path).ok_or("the URL's path has a wrong % in it, or is no UTF-8")?;
     if path.chars().any(char::is_control) {
         return Err("the URL's path has a control character in it");
     }
@@ -108,19 +110,8 @@ fn root(path: &str) -> Result<String, &'static str> {
     Ok(format!("/{}", segments.join("/")))
 }
 
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        let (high, low) = (digit()?, digit()?);
-        out.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(out).ok()
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(percent_decode(text)?).ok()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
 
+use super::cipher;
 use super::login::{Login, SSH};
 
 /// How much of what ssh says is kept, in bytes: its last words.
@@ -57,13 +58,14 @@ impl Ssh {
         };
         check_identity_file(stage, login)?;
         let mut command = command(login);
-        command.args(login.arguments());
+        let explained = explained(stage, login).await;
+        command.args(login.arguments(preferred_ciphers(&explained).await.as_deref()));
         let askpass = if login.has_secret() {
             let folder = write_askpass().map_err(|e| {
                 cannot("write ssh's askpass program", e)
                     .next_step("let TMPDIR be a folder one may write to")
             })?;
-            give_secrets(stage, login, &mut command, &folder).await?;
+            give_secrets(stage, login, &mut command, &folder, explained)?;
             Some(folder)
         } else {
             None
@@ -175,11 +177,12 @@ fn write_askpass() -> std::io::Result<TempDir> {
     Ok(folder)
 }
 
-async fn give_secrets(
+fn give_secrets(
     stage: &str,
     login: &Login,
     command: &mut Command,
     askpass: &TempDir,
+    explained: Result<String>,
 ) -> Result<()> {
     command
         .env("SSH_ASKPASS", askpass.path().join("askpass"))
@@ -190,14 +193,23 @@ async fn give_secrets(
         command.env("MARB_SSH_PASSPHRASE", passphrase.expose_secret());
     }
     if let Some(password) = &login.password {
-        command.env("MARB_SSH_LOGIN", asked_for(stage, login).await?);
+        command.env("MARB_SSH_LOGIN", asked_for(stage, &explained?)?);
         command.env("MARB_SSH_PASSWORD", password.expose_secret());
     }
     Ok(())
 }
 
-/// `user@host` as ssh will call the server when it asks for the password.
-async fn asked_for(stage: &str, login: &Login) -> Result<String> {
+/// The ciphers to ask for, where ssh's own order is not the best. What is wrong with ssh's
+/// configuration the connection itself says.
+async fn preferred_ciphers(explained: &Result<String>) -> Option<String> {
+    match explained {
+        Ok(explained) if cipher::processor_has_aes() => cipher::preferred(explained).await,
+        _ => None,
+    }
+}
+
+/// What ssh would do for the server: its configuration, a line for each setting.
+async fn explained(stage: &str, login: &Login) -> Result<String> {
     let mut explain = command(login);
     explain.args(login.arguments_to_explain()).stdin(Stdio::null());
     let told = match tokio::time::timeout(EXPLAIN_TIME, explain.output()).await {
@@ -208,18 +220,24 @@ async fn asked_for(stage: &str, login: &Login) -> Result<String> {
                 .caused_by(late));
         }
     };
-    let text = String::from_utf8_lossy(&told.stdout);
+    if told.status.success() {
+        return Ok(String::from_utf8_lossy(&told.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&told.stderr).trim().to_owned();
+    Err(Error::usage(stage.to_owned(), format!("ssh refuses its configuration: {said}"))
+        .next_step("`ssh -G HOST` must work"))
+}
+
+/// `user@host` as ssh will call the server when it asks for the password.
+fn asked_for(stage: &str, explained: &str) -> Result<String> {
     let value = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
+        let told = explained.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        told.map(str::to_owned)
     };
     let host = value("hostkeyalias").filter(|alias| alias != "none").or_else(|| value("hostname"));
     let (Some(user), Some(host)) = (value("user"), host) else {
-        let said = String::from_utf8_lossy(&told.stderr).trim().to_owned();
-        return Err(Error::usage(
-            stage.to_owned(),
-            format!("ssh refuses its configuration: {said}"),
-        )
-        .next_step("`ssh -G HOST` must work"));
+        return Err(Error::usage(stage.to_owned(), "`ssh -G` names neither user nor host")
+            .next_step("`ssh -G HOST` must work"));
     };
     // As ssh cuts it.
     Ok(format!("{}@{host}", user.chars().take(30).collect::<String>()))

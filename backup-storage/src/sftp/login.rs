@@ -97,10 +97,13 @@ impl Login {
         self.password.is_some() || self.passphrase.is_some()
     }
 
-    /// What `ssh` is called with to reach the server's SFTP.
-    pub(super) fn arguments(&self) -> Vec<OsString> {
+    /// What `ssh` is called with to reach the server's SFTP; `ciphers` are asked for in this order.
+    pub(super) fn arguments(&self, ciphers: Option<&str>) -> Vec<OsString> {
         let mut all = self.common();
         all.extend(options(&self.ways_to_prove()));
+        if let Some(ciphers) = ciphers {
+            all.extend(["-o".into(), joined("Ciphers=", ciphers)]);
+        }
         if let Some(command) = self.through_jump() {
             all.extend(["-o".into(), joined("ProxyCommand=", &command)]);
         }
@@ -247,7 +250,7 @@ mod tests {
 
     fn line(login: &Login) -> String {
         let words: Vec<_> =
-            login.arguments().iter().map(|w| w.to_string_lossy().into_owned()).collect();
+            login.arguments(None).iter().map(|w| w.to_string_lossy().into_owned()).collect();
         words.join(" ")
     }
 

@@ -12,7 +12,7 @@
 //!
 //! | module | knows |
 //! | --- | --- |
-//! | `address`, `login`, `child` | the URL, ssh's command line, the running ssh |
+//! | `address`, `login`, `cipher`, `child` | the URL, ssh's command line, the running ssh |
 //! | `packet`, `session` | the protocol's bytes; requests and replies |
 //! | `connection`, `link` | what is asked of a server; opening it again, trying again |
 //! | `place`, `publish`, `walk` | a storage's files and folders |
@@ -21,6 +21,7 @@
 
 mod address;
 mod child;
+mod cipher;
 mod connection;
 mod explain;
 mod link;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Handle, write_request};
 use super::link::Failed;
-use super::packet;
+use super::packet::{self, Attributes};
 use super::partial;
 use super::place::{Draft, Place, folder_of, unless_absent};
 use super::session::Trouble;
@@ -21,6 +21,9 @@ pub(super) struct Finished {
     pub(super) partial: String,
     pub(super) target: String,
     pub(super) bytes: u64,
+    /// When it was last written, once it was settled: its name is given only after that, and
+    /// changes nothing of it.
+    written: Mutex<Option<Option<u32>>>,
     /// The connection that still has it open; the first try takes it.
     open: Mutex<Option<(Arc<Connection>, Handle)>>,
 }
@@ -28,7 +31,25 @@ pub(super) struct Finished {
 impl Finished {
     pub(super) fn new(draft: Draft, bytes: u64) -> Self {
         let (partial, target) = (draft.partial.clone(), draft.target.clone());
-        Self { partial, target, bytes, open: Mutex::new(draft.into_open()) }
+        Self {
+            partial,
+            target,
+            bytes,
+            written: Mutex::default(),
+            open: Mutex::new(draft.into_open()),
+        }
+    }
+
+    fn settled(&self, found: &Attributes) {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.modified);
+    }
+
+    /// Whether what lies under the final name can be this file: an older object of the same size
+    /// was not written in the same second. Before it was settled, nobody gave it its name.
+    fn is(&self, found: &Attributes) -> bool {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let same_time = written.is_some_and(|written| written == found.modified);
+        found.is_file() && found.bytes == Some(self.bytes) && same_time
     }
 
     fn take_open(&self, c: &Arc<Connection>) -> Option<Handle> {
@@ -86,7 +107,10 @@ impl Place {
                     .next_step("somebody else writes there, or its disk is failing")
                     .into())
             }
-            _ => Ok(true),
+            _ => {
+                file.settled(&found);
+                Ok(true)
+            }
         }
     }
 
@@ -97,9 +121,7 @@ impl Place {
         file: &Finished,
     ) -> Result<(), Failed> {
         match unless_absent(c.lstat(&file.target).await) {
-            Ok(Some(found)) if found.is_file() && found.bytes == Some(file.bytes) => {
-                self.sync_above(c, &file.target).await
-            }
+            Ok(Some(found)) if file.is(&found) => self.sync_above(c, &file.target).await,
             Ok(_) => Err(Error::failed(
                 self.stage().to_owned(),
                 format!("{} vanished before it could be published", file.partial),

@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use super::connection::Connection;
 use super::link::Failed;
 use super::packet::{self, Attributes};
-use super::partial;
 use super::place::{Place, unless_absent};
 use super::session::Trouble;
+use crate::partial;
 
 /// Folders that are read at once.
 const FOLDERS_AT_ONCE: usize = 8;

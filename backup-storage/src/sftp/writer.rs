@@ -14,6 +14,7 @@ use super::link::Failed;
 use super::place::{Draft, Place};
 use super::publish::Finished;
 use super::session::{Answer, Ticket, Trouble};
+use crate::leftover::with_leftover;
 
 /// Most chunks in one request, so that tiny ones can't pile up.
 const REQUEST_CHUNKS: usize = 1024;
@@ -152,10 +153,7 @@ impl Writer {
         match place.link.retrying(discard).await {
             Ok(false) if !lost.load(Ordering::Relaxed) => {}
             Ok(_) => return Err(error),
-            Err(left) => {
-                tracing::warn!(error = %left, "a leftover stays until it is swept");
-                return Err(error);
-            }
+            Err(left) => return Err(with_leftover(error, &file.partial, &left)),
         }
         let found = place.link.retrying(|c| async move { place.find_published(&c, file).await });
         found.await.map_err(|_| error)
@@ -175,10 +173,11 @@ impl SinkWriter for Writer {
 
     async fn commit(mut self: Box<Self>) -> Result<Committed> {
         if let Err(error) = self.finish().await {
-            if let Err(left) = self.discard().await {
-                tracing::warn!(error = %left, "a leftover stays until it is swept");
-            }
-            return Err(error);
+            let partial = self.draft.as_ref().map(|draft| draft.partial.clone());
+            return Err(match (self.discard().await, partial) {
+                (Err(left), Some(partial)) => with_leftover(error, &partial, &left),
+                _ => error,
+            });
         }
         let draft = self.draft.take().ok_or_else(|| self.no_draft())?;
         let file = Finished::new(draft, self.sent);

@@ -13,5 +13,7 @@ mod local;
 mod objects;
 #[cfg(feature = "s3")]
 mod s3;
+#[cfg(feature = "s3")]
+mod s3_versions;
 #[cfg(feature = "sftp")]
 mod sftp;

@@ -13,7 +13,7 @@ use crate::objects::{
     PART, assert_error, impatient, pages_are_turned, read, settings, sizes_come_back, write,
 };
 
-fn keys(server: &S3Server, access: S3Access) -> Settings {
+pub fn keys(server: &S3Server, access: S3Access) -> Settings {
     let keys = server.keys(access);
     settings(
         &[("endpoint", &server.endpoint()), ("region", S3Server::REGION)],
@@ -247,7 +247,7 @@ async fn a_service_that_is_away_for_a_moment_is_waited_for() {
 }
 
 /// The server's own word on an object, asked without the code under test.
-async fn ask(server: &S3Server, key: &str, query: &str) -> String {
+pub async fn ask(server: &S3Server, key: &str, query: &str) -> String {
     let keys = server.keys(S3Access::Admin);
     let output = tokio::process::Command::new("curl")
         .args(["-sS", "-D", "-", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user"])

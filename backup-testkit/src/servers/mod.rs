@@ -26,6 +26,7 @@ mod gcs;
 mod http;
 mod process;
 mod programs;
+mod recorder;
 mod s3;
 mod sftp;
 mod shared;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use azure::AzureServer;
 pub use gcs::GcsServer;
+pub use recorder::Recorder;
 pub use s3::{S3Access, S3Keys, S3Server};
 pub use sftp::{SftpOptions, SftpServer};
 

@@ -1,6 +1,7 @@
 //! S3 and what is compatible with it: `s3://bucket/prefix`.
 
 mod credentials;
+mod locks;
 mod probe;
 mod requests;
 mod upload;
@@ -9,7 +10,7 @@ mod versions;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use backup_core::{Error, Result};
+use backup_core::{Error, ObjectVersion, Protection, Result};
 use http::{HeaderMap, Method};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use opendal::{Buffer, HttpTransporter, Operator, services};
@@ -24,7 +25,7 @@ use super::parts::Growth;
 use super::probe::Finding;
 use super::service::{Object, Outcome, Service, Stored, Upload};
 use super::store::Store;
-use crate::{LockMode, ObjectSettings, ServerEncryption, Settings};
+use crate::{ObjectSettings, ServerEncryption, Settings};
 use requests::{Requests, crc32c, put, tagging};
 use upload::Multipart;
 use versions::Versioning;
@@ -198,19 +199,18 @@ impl S3Service {
                 }
             }
         }
-        if let Some(lock) = &objects.object_lock {
-            let mode = match lock.mode {
-                LockMode::Governance => "GOVERNANCE",
-                LockMode::Compliance => "COMPLIANCE",
-            };
-            put(&mut headers, "x-amz-object-lock-mode", mode)?;
+        if let Some(lock) = objects.object_lock.as_ref().filter(|_| !object.passing) {
+            put(&mut headers, "x-amz-object-lock-mode", locks::word(lock.mode))?;
             let span = match object.probes {
                 true => PROBE_LOCK_MINUTES.minutes(),
                 false => (i64::from(lock.days) + LONGEST_UPLOAD_DAYS).days(),
             };
             let until = Timestamp::now().to_zoned(TimeZone::UTC).saturating_add(span);
-            let until = until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            put(&mut headers, "x-amz-object-lock-retain-until-date", &until)?;
+            put(
+                &mut headers,
+                "x-amz-object-lock-retain-until-date",
+                &locks::written(until.timestamp()),
+            )?;
         }
         Ok(headers)
     }
@@ -253,7 +253,28 @@ impl Service for Handle {
     }
 
     async fn sweep(&self, folder: &str, older_than: Timestamp) -> Outcome<u64> {
-        self.0.sweep_uploads(folder, older_than).await
+        let uploads = self.0.sweep_uploads(folder, older_than).await?;
+        Ok(uploads + self.0.sweep_hidden(folder, older_than).await?)
+    }
+
+    fn may_keep_versions(&self) -> bool {
+        true
+    }
+
+    async fn versions(&self, key: &str) -> Outcome<Vec<ObjectVersion>> {
+        self.0.versions_of(key).await
+    }
+
+    async fn lock_until(&self, key: &str, id: Option<&str>, until: Timestamp) -> Outcome<()> {
+        self.0.lock_until(key, id, until).await
+    }
+
+    async fn hold(&self, key: &str, id: Option<&str>, held: bool) -> Outcome<()> {
+        self.0.hold(key, id, held).await
+    }
+
+    async fn protection(&self, key: &str, id: Option<&str>) -> Outcome<Protection> {
+        self.0.protection(key, id).await
     }
 
     fn excludes(&self) -> bool {

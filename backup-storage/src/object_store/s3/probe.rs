@@ -54,9 +54,10 @@ impl S3Service {
         }
         findings.push(self.try_checksum(object).await);
         let said = match self.versioning().await {
-            Versioning::Never => "the bucket keeps no older versions",
-            Versioning::Kept => "the bucket keeps versions; deletes name them",
-            Versioning::Unknown => "these credentials may not ask whether there are versions",
+            Ok(Versioning::Never) => "the bucket keeps no older versions",
+            Ok(Versioning::Kept) => "the bucket keeps versions; deletes name them",
+            Ok(Versioning::Unknown) => "these credentials may not ask whether there are versions",
+            Err(_) => "whether there are versions could not be asked just now",
         };
         findings.push(Finding::fine("versions", said));
         findings

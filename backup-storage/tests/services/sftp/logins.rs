@@ -208,3 +208,28 @@ async fn settings_that_mean_nothing_here_are_refused() {
     let error = Sftp::from_url("s", "sftp://me:hunter2@h/a", &Settings::default()).unwrap_err();
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
+
+/// The cipher that the first connection of `settings` got.
+async fn cipher(settings: impl FnOnce(&mut Settings, &SftpServer)) -> String {
+    let server = server_with("LogLevel DEBUG1").await;
+    let mut given = super::settings(&server);
+    settings(&mut given, &server);
+    write(&with(&server, &given), "x", b"x").await.unwrap();
+    let log = server.log();
+    let line = log.lines().find_map(|line| line.split_once("client->server cipher: "));
+    line.unwrap().1.split(' ').next().unwrap().to_owned()
+}
+
+/// Which tests run on: without AES in the processor, ssh's own first choice is the faster one.
+#[tokio::test]
+async fn the_fast_cipher_is_asked_for_unless_somebody_chose() {
+    let has_aes = fs::read_to_string("/proc/cpuinfo").unwrap().contains(" aes ");
+    let ours = cipher(|_, _| {}).await;
+    assert_eq!(ours.contains("-gcm@"), has_aes, "{ours}");
+    let chosen = cipher(|settings, server| {
+        let config = server.folder().join("config");
+        fs::write(&config, "Ciphers aes256-ctr,aes128-gcm@openssh.com\n").unwrap();
+        option(settings, "ssh_config", &config);
+    });
+    assert_eq!(chosen.await, "aes256-ctr");
+}

@@ -166,3 +166,50 @@ async fn another_ones_claim_is_not_taken_for_our_own() {
     assert!(removals.load(Ordering::SeqCst) > 1, "it was looked for twice");
     assert_eq!(files(&server.folder()), [server.folder().join("root/db/claim")]);
 }
+
+/// Somebody removes the file while it is to get its name, the answer is lost, and an older object
+/// of the same size is there.
+#[tokio::test]
+async fn an_older_object_of_the_same_size_is_not_taken_for_the_new_one() {
+    let renames = AtomicUsize::new(0);
+    let folder = Arc::new(std::sync::OnceLock::<PathBuf>::new());
+    let place = Arc::clone(&folder);
+    let server = server_of(move |kind, text| {
+        if kind != EXTENDED || !text.contains("posix-rename@") || !once(&renames) {
+            return Fate::Passes;
+        }
+        let unfinished = files(place.get().unwrap()).into_iter();
+        unfinished
+            .filter(|file| file.extension().is_some())
+            .for_each(|f| fs::remove_file(f).unwrap());
+        Fate::Lost
+    });
+    let server = server.await;
+    folder.set(server.folder()).unwrap();
+    let (storage, target) = (storage(&server), server.folder().join("root/db/x"));
+    let old = random(1, 1000);
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::write(&target, &old).unwrap();
+    let before = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options().write(true).open(&target).unwrap().set_modified(before).unwrap();
+    let error = write(&storage, "db/x", &random(2, 1000)).await.unwrap_err();
+    assert_says(&error, ErrorKind::Failed, "vanished before it could be published", "run again");
+    assert!(fs::read(&target).unwrap() == old);
+}
+
+/// What was named although nobody heard of it is found.
+#[tokio::test]
+async fn a_published_object_is_found_although_the_answer_was_lost() {
+    let renames = AtomicUsize::new(0);
+    let server = server_of(move |kind, text| {
+        match kind == EXTENDED && text.contains("posix-rename@") && once(&renames) {
+            true => Fate::Lost,
+            false => Fate::Passes,
+        }
+    });
+    let server = server.await;
+    let (storage, data) = (storage(&server), random(3, 1000));
+    write(&storage, "db/x", &data).await.unwrap();
+    assert!(read(&storage, "db/x", ByteRange::ALL).await.unwrap() == data);
+    assert_eq!(files(&server.folder()), [server.folder().join("root/db/x")]);
+}
