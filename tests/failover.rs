@@ -240,6 +240,34 @@ async fn verify_judges_one_copy_by_itself() {
 
     let limping = FaultyReads::new(first, ReadFault::FailAfter(20_000));
     let reader = BackupReader::new(&entry, Arc::new(limping), decoders()).with_patience(QUICK);
-    let report = verify(&reader, Some(&SEAL), &|_| None, &Context::default()).await;
+    let report = verify(&reader, Some(&SEAL), &|_, _| None, &Context::default()).await;
     assert!(report.worst().is_none(), "{:?}", report.worst());
+}
+
+/// Each storage lost another part: what is left of all of them is the whole backup.
+#[tokio::test]
+async fn parts_lost_in_different_storages_are_pieced_together() {
+    let (first, second) = twice().await;
+    let globals = key_of(&first, "globals.sql");
+    first.delete(&key_of(&first, "app.dump")).await.unwrap();
+    second.plant(&globals, "cut off");
+    let entry = entry_of(&[&first, &second]).await;
+    let all = storages(&[&first, &second]);
+    let reader = best(&entry, &all);
+    let back = read_dump(&reader, &Context::default()).await.unwrap();
+    assert!(back == random(1, DUMP_BYTES));
+    let part = reader.manifest().part(PartRole::Globals).unwrap();
+    let collect = Collect::default();
+    let flow = reader.flow(part, None, Arc::new(collect.clone())).unwrap();
+    pipeline::run(flow, &Context::default()).await.unwrap();
+    assert!(collect.take().unwrap() == backup_testkit::text(2, 5_000));
+    // Of one alone it is not the whole backup, nor where a part is nowhere.
+    for alone in &all {
+        let error = BackupReader::best(&entry, std::slice::from_ref(alone), decoders()).err();
+        assert_eq!(error.unwrap().kind(), ErrorKind::Damaged, "{}", alone.name());
+    }
+    first.delete(&globals).await.unwrap();
+    let entry = entry_of(&[&first, &second]).await;
+    let error = BackupReader::best(&entry, &all, decoders()).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
 }

@@ -213,7 +213,7 @@ pub async fn verify_in(entry: &CatalogEntry, storage: Arc<dyn Storage>) -> Verif
     let signed = entry.manifest.parts.iter().any(|part| !part.keys.is_empty());
     let seal = signed.then_some(&SEAL as &dyn Authenticate);
     let reader = BackupReader::new(entry, storage, decoders()).with_patience(IMPATIENT);
-    verify(&reader, seal, &|_| None, &Context::default()).await
+    verify(&reader, seal, &|_, _| None, &Context::default()).await
 }
 
 /// Fails unless every backup listed in these storages is whole in each that lists it.

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{
-    Authenticate, BackupReader, Catalog, Decoders, ErrorKind, PartRole, Proof, Storage,
-    VerifyReport, layout, store_proof, verify,
+    Authenticate, BackupReader, Catalog, Decoders, ErrorKind, Inspector, Inventory, Level,
+    PartRole, Proof, Sink, Storage, TableContents, TableData, Verification, VerifyReport, layout,
+    repair, store_proof, verify, verify_copies,
 };
 use backup_testkit::{CountedStorage, FailCalls, Memory};
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::rig::{
-    JOB, SEAL, Seal, decoders, memory, open_plan, plan, plan_at, run_quietly, soak, storages,
-    verify_in,
+    IMPATIENT, JOB, SEAL, Seal, decoders, memory, open_plan, plan, plan_at, run_quietly, soak,
+    storages, verify_in,
 };
 use crate::troubled::{Trouble, Troubled};
 
@@ -151,6 +152,14 @@ async fn each_copy_is_judged_by_its_own_files() {
             let report = verify_in(&catalog.backups[0], storage).await;
             assert_eq!(report.worst().map(|error| error.kind()), expected);
         }
+        // Nobody signed it, so a restore has the list of checksums to go by.
+        let all: Vec<_> = all.iter().filter(|s| s.name() == damaged.name()).cloned().collect();
+        let alone = BackupReader::best(&catalog.backups[0], &all, decoders());
+        let alone = alone.unwrap_or_else(|_| {
+            BackupReader::new(&catalog.backups[0], Arc::clone(&all[0]), decoders())
+        });
+        let origin = alone.origin(None).await;
+        assert_eq!(origin.unwrap_err().kind(), ErrorKind::Damaged);
         damaged.plant(&key, text.clone());
     }
 }
@@ -165,7 +174,7 @@ async fn verify_with(
     let catalog = Catalog::load(&all, None).await;
     let reader = BackupReader::new(&catalog.backups[0], Arc::clone(&all[0]), decoders);
     let seal = seal.map(|seal| seal as &dyn Authenticate);
-    let report = verify(&reader, seal, &|_| None, context).await;
+    let report = verify(&reader, seal, &|_, _| None, context).await;
     (reader, report)
 }
 
@@ -233,7 +242,7 @@ async fn an_interrupt_at_any_call_is_no_verdict() {
         let storage = Troubled::new(memory.clone(), k, Trouble::Interrupt(cancel));
         let shared: Arc<dyn Storage> = Arc::new(storage.clone());
         let reader = BackupReader::new(&catalog.backups[0], shared, decoders());
-        let report = verify(&reader, Some(&SEAL), &|_| None, &context).await;
+        let report = verify(&reader, Some(&SEAL), &|_, _| None, &context).await;
         if !storage.struck() {
             assert!(worst(&report).is_none() && k > 6);
             break;
@@ -261,7 +270,7 @@ async fn a_storage_that_hangs_can_be_interrupted() {
             }
             cancel.interrupt("enough");
         });
-        let work = verify(&reader, Some(&SEAL), &|_| None, &context);
+        let work = verify(&reader, Some(&SEAL), &|_, _| None, &context);
         let ended = tokio::time::timeout(Duration::from_secs(5), work).await;
         let report = ended.expect("an interrupted verification must end");
         if !storage.struck() {
@@ -270,6 +279,55 @@ async fn a_storage_that_hangs_can_be_interrupted() {
         }
         assert_eq!(worst(&report), Some(ErrorKind::Interrupted), "call {k}");
     }
+}
+
+/// Finds a table in every dump that no backup recorded.
+struct Imagines;
+
+impl Inspector for Imagines {
+    fn sink(&self) -> Arc<dyn Sink> {
+        Arc::new(backup_core::Discard)
+    }
+
+    fn inventory(&self) -> Option<Inventory> {
+        let table = TableContents {
+            schema: "public".to_owned(),
+            name: "t".to_owned(),
+            data: TableData::Complete { rows: 1 },
+            digest: None,
+        };
+        Some(Inventory { tables: vec![table], ..Inventory::default() })
+    }
+}
+
+#[tokio::test]
+async fn other_rows_than_recorded_are_damage_that_no_copy_mends() {
+    let (first, second) = (memory("first"), memory("second"));
+    let all = storages(&[&first, &second]);
+    run_quietly(plan(all.clone())).await.unwrap();
+    let keys = first.keys();
+    let catalog = Catalog::load(&all, None).await;
+    let imagines = |role, recorded: Option<&Inventory>| {
+        assert!(recorded.is_some(), "what was recorded is not told");
+        (role == PartRole::Database).then(|| Box::new(Imagines) as Box<dyn Inspector>)
+    };
+    let how = Verification {
+        level: Level::Content,
+        decoders: &decoders(),
+        authenticate: Some(&SEAL),
+        inspectors: &imagines,
+        patience: IMPATIENT,
+    };
+    let copies = verify_copies(&catalog.backups[0], &all, &how, &Context::default()).await;
+    for copy in &copies {
+        assert_eq!(worst(&copy.report), Some(ErrorKind::Damaged));
+        let text = copy.report.worst().unwrap().to_string();
+        assert!(text.contains("those that were written"), "{text}");
+        assert!(copy.report.damage.is_empty(), "{:?}", copy.report.damage);
+    }
+    let done = repair(&copies, &Context::default()).await.unwrap();
+    assert!(done.repaired.is_empty() && done.failed.is_empty(), "{done:?}");
+    assert_eq!(first.keys(), keys);
 }
 
 fn proofs(memory: &Memory) -> Vec<Proof> {
@@ -314,7 +372,7 @@ async fn a_failed_part_does_not_hide_the_next() {
     }
     let (reader, report) = verify_with(&memory, decoders(), Some(&SEAL), &Context::default()).await;
     let bad = report.checks.iter().filter(|check| check.result.is_err()).count();
-    assert_eq!((report.checks.len(), bad), (5, 2), "{:?}", report.checks);
+    assert_eq!((report.checks.len(), bad), (6, 2), "{:?}", report.checks);
     let globals = reader.manifest().part(PartRole::Globals).unwrap();
     assert_eq!(reader.read_part(globals, None, &Context::default()).await.unwrap().len(), 5_000);
 }

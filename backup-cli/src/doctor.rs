@@ -1,5 +1,7 @@
 //! Every prerequisite, with the fix for each that is missing.
 
+mod restore;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -95,6 +97,7 @@ impl Deployment {
         for name in self.config().storage.keys() {
             self.examine_storage(name, &mut diagnosis).await;
         }
+        self.examine_restore(&mut diagnosis).await;
         self.examine_stock_programs(&mut diagnosis);
         diagnosis
     }

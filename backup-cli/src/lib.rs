@@ -21,23 +21,37 @@ pub mod config;
 mod copying;
 mod deployment;
 mod doctor;
+pub mod drill;
 mod file_source;
 mod foreign;
+mod health;
+mod hooks;
+mod in_place;
 mod job;
 mod key_confirmation;
 mod keys;
 mod lock;
+mod opened_source;
 mod reading;
+mod restore_from;
 mod restoring;
 mod sql_check;
+mod swapping;
+mod verifying;
 mod wiring;
 
 pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
 pub use foreign::{Content, ForeignFile};
+pub use in_place::{InPlaceSummary, SafetyBackup};
 pub use reading::FileCheck;
+pub use restore_from::RestoreFrom;
 pub use restoring::{RestoreOptions, RestoreSummary};
+pub use swapping::{
+    PlannedStep, Recovery, SqlCheckPassed, SwapOptions, SwapPlan, SwapReport, SwapTarget,
+};
+pub use verifying::{Verified, VerifyOptions};
 
 /// Name and version of this program, as manifests record them.
 pub const TOOL: &str = concat!("marb-backup ", env!("CARGO_PKG_VERSION"));

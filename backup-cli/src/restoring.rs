@@ -1,18 +1,20 @@
 //! Bringing a database back, from a backup or from a plain file.
 
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::pipeline::{self, Context, Flow, Limits};
-use backup_core::{CatalogEntry, Error, ErrorKind, Origin, PartRole, Result};
-use backup_pg::{COMMIT_TIMEOUT, Globals, PgRestore, RestoreReport, TablespaceMap};
+use backup_core::pipeline::Context;
+use backup_core::{CatalogEntry, Error, Result};
+use backup_pg::{PgRestore, RestoreReport, Selection, TablespaceMap};
 
 use crate::config::Value;
-use crate::{Content, Deployment, ForeignFile};
+use crate::opened_source::OpenedSource;
+use crate::{Deployment, RestoreFrom};
 
 /// Longest time the server may take for one chunk: a trigger, a lock, a slow disk.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+pub(crate) const CHUNK_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// How a restore is done.
 #[derive(Debug, Clone)]
@@ -25,6 +27,22 @@ pub struct RestoreOptions {
     pub tablespaces: Vec<(String, String)>,
     /// Put everything into the database's default tablespace.
     pub no_tablespaces: bool,
+    /// Old role, new role: who owns and may use what the old one did.
+    pub roles: Vec<(String, String)>,
+    /// Everything belongs to the role that restores, and nobody gets rights on it.
+    pub no_owners: bool,
+    /// Leave subscriptions out, as for a copy beside the original.
+    pub without_subscriptions: bool,
+    /// Gather statistics for the planner at the end.
+    pub analyze: bool,
+    /// How many sessions restore at the same time. More than one set the decoded backup aside in
+    /// [`spool_dir`](Self::spool_dir), in a file without a name.
+    pub jobs: NonZeroUsize,
+    /// Where decoded bytes are set aside: for several jobs and for a selection. `$TMPDIR` of the
+    /// environment when absent, else `/tmp`.
+    pub spool_dir: Option<PathBuf>,
+    /// Only some tables; the target may hold others, and be in use.
+    pub selection: Option<Selection>,
     /// Go on though nothing proves who wrote the backup.
     pub accept_unsigned: bool,
 }
@@ -37,6 +55,13 @@ impl RestoreOptions {
             globals: true,
             tablespaces: Vec::new(),
             no_tablespaces: false,
+            roles: Vec::new(),
+            no_owners: false,
+            without_subscriptions: false,
+            analyze: true,
+            jobs: NonZeroUsize::MIN,
+            spool_dir: None,
+            selection: None,
             accept_unsigned: false,
         }
     }
@@ -57,6 +82,8 @@ pub struct RestoreSummary {
     pub rows_compared: u64,
     /// Tables that were not; the notes say which and why.
     pub not_compared: u64,
+    /// Bytes that were set aside in a file without a name while it ran.
+    pub spooled_bytes: u64,
     /// Roles that were made.
     pub roles_created: Vec<String>,
     /// What one must know, a line each.
@@ -67,7 +94,7 @@ impl Deployment {
     /// Restores a backup. Nothing can be seen of it before everything was checked.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] when the manifest isn't ours or the database holds something;
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when the manifest isn't ours or the database holds something;
     /// otherwise the first cause. The target is as it was before.
     pub async fn restore(
         &self,
@@ -75,110 +102,79 @@ impl Deployment {
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<RestoreSummary> {
-        let reader = self.reader(entry, context).await?;
-        let dump = reader.manifest().part(PartRole::Database).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
-        })?;
-        let contents = reader.contents(context).await?;
-        // With a wrong passphrase the contents can't be opened: that is "could not check". A
-        // signature that is wrong though the key is right is a forgery.
-        let keys = self.keys().await?;
-        let authenticate = keys.authenticate();
-        match reader.origin(authenticate.as_deref()).await? {
-            Origin::Proven => {}
-            // Who uses no keys at all has nothing that could prove it.
-            Origin::Unsigned if keys.is_empty() && !reader.manifest().is_encrypted() => {}
-            unproven if options.accept_unsigned => {
-                context.warn(&format!("going on as told, though {}", unproven.error().message()));
-            }
-            unproven => return Err(unproven.error()),
-        }
-        let globals = match reader.manifest().part(PartRole::Globals) {
-            Some(part) if options.globals => {
-                Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
-            }
-            _ => None,
-        };
-        let sink = self.sink(options, globals).await?.with_cancel(context.cancel.clone());
-        let flow = reader.flow(dump, Some(&contents), Arc::new(sink.clone()))?;
-        run(flow, context).await.map_err(|error| reader.advise(error))?;
-        Ok(summary(entry.id.to_string(), report(&sink)?))
+        self.restore_from(RestoreFrom::Backup(entry), options, context).await
     }
 
     /// Restores a pg_dump archive from a plain file, through whatever layers lie around it.
     ///
     /// # Errors
-    /// As [`Deployment::restore`]; [`ErrorKind::Usage`] when the file holds something else.
+    /// As [`Deployment::restore`]; [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the file holds something else.
     pub async fn restore_file(
         &self,
         path: &Path,
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<RestoreSummary> {
-        let decoders = self.keys().await?.decoders();
-        let file = ForeignFile::recognise(path, &decoders, context).await?;
-        if file.content != Content::Archive {
-            return Err(cannot_restore(&file));
-        }
-        let sink = self.sink(options, None).await?.with_cancel(context.cancel.clone());
-        let flow = file.flow(&decoders, Arc::new(sink.clone()))?;
-        run(flow, context).await?;
-        let mut summary = summary(path.display().to_string(), report(&sink)?);
-        summary.notes.push("a plain file carries no roles; those it needs were there".to_owned());
-        if !file.has_checksum() {
-            summary.notes.push(
-                "the file carries no checksum: a changed byte inside a value would not be noticed"
-                    .to_owned(),
-            );
-        }
+        self.restore_from(RestoreFrom::File(path), options, context).await
+    }
+
+    async fn restore_from(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<RestoreSummary> {
+        let source = self.open_source(from, options, context).await?;
+        self.restore_source(&source, options, false, context).await
+    }
+
+    /// Restores what was opened; `in_place` over what a database holds.
+    pub(crate) async fn restore_source(
+        &self,
+        source: &OpenedSource,
+        options: &RestoreOptions,
+        in_place: bool,
+        context: &Context,
+    ) -> Result<RestoreSummary> {
+        let sink = self.restore_sink(source, options, in_place).await?;
+        let sink = sink.with_cancel(context.cancel.clone());
+        source.read_into(Arc::new(sink.clone()), context).await?;
+        let missing = || Error::failed("restore", "it ended without a report; please report this");
+        let mut summary = summary(source.label.clone(), sink.report().ok_or_else(missing)?);
+        summary.notes.extend(source.notes.iter().cloned());
         Ok(summary)
     }
 
-    async fn sink(&self, options: &RestoreOptions, globals: Option<Globals>) -> Result<PgRestore> {
+    /// Where the bytes go.
+    pub(crate) async fn restore_sink(
+        &self,
+        source: &OpenedSource,
+        options: &RestoreOptions,
+        in_place: bool,
+    ) -> Result<PgRestore> {
         let target = self.connection(&options.target, "target").await?;
         let tablespaces = TablespaceMap {
             ignore: options.no_tablespaces,
             renamed: options.tablespaces.iter().cloned().collect(),
         };
-        let options = backup_pg::RestoreOptions { globals, tablespaces, ..Default::default() };
+        let of_environment = || self.environment().get("TMPDIR").map(PathBuf::from);
+        let spool_dir = options.spool_dir.clone().or_else(of_environment);
+        let options = backup_pg::RestoreOptions {
+            globals: source.globals.clone(),
+            tablespaces,
+            no_owners: options.no_owners,
+            roles: options.roles.iter().cloned().collect(),
+            without_subscriptions: options.without_subscriptions,
+            analyze: options.analyze,
+            jobs: options.jobs,
+            spool_dir: spool_dir.unwrap_or_else(|| PathBuf::from("/tmp")),
+            expected_bytes: source.plain_bytes,
+            selection: options.selection.clone(),
+            in_place,
+            ..Default::default()
+        };
         Ok(PgRestore::new(target, self.tool_search(), options))
     }
-}
-
-async fn run(flow: Flow, context: &Context) -> Result<()> {
-    // The rest after the last byte (indexes, constraints, the comparison) takes long.
-    let limits = Limits { sink_stall: CHUNK_TIMEOUT, commit: COMMIT_TIMEOUT, ..Limits::default() };
-    pipeline::run(Flow { limits, ..flow }, context).await.map(|_| ())
-}
-
-fn report(sink: &PgRestore) -> Result<RestoreReport> {
-    let missing = || Error::failed("restore", "it ended without a report; please report this");
-    sink.report().ok_or_else(missing)
-}
-
-fn globals(sql: &[u8]) -> Result<Globals> {
-    let text = std::str::from_utf8(sql).map_err(|e| {
-        Error::damaged("globals", "the globals part is not UTF-8")
-            .next_step("restore with --no-globals and create the roles by hand")
-            .caused_by(e)
-    })?;
-    Globals::read(text)
-}
-
-fn cannot_restore(file: &ForeignFile) -> Error {
-    let path = file.path.display();
-    let (what, next_step) = match file.content {
-        Content::Sql => ("SQL text", "load it with psql -X -1 -v ON_ERROR_STOP=1 -f FILE"),
-        Content::TarArchive => (
-            "a pg_dump archive in tar format",
-            "load it with pg_restore --exit-on-error -d DATABASE FILE",
-        ),
-        Content::Archive | Content::Unknown => (
-            "no pg_dump archive",
-            "name a file that pg_dump --format=custom wrote, whatever compressed or encrypted it",
-        ),
-    };
-    Error::usage("restore", format!("{path} holds {what}")).next_step(next_step)
 }
 
 fn summary(from: String, report: RestoreReport) -> RestoreSummary {
@@ -198,6 +194,7 @@ fn summary(from: String, report: RestoreReport) -> RestoreSummary {
         tables_compared: report.tables_compared,
         rows_compared: report.rows_compared,
         not_compared,
+        spooled_bytes: report.spooled_bytes,
         roles_created: report.created_roles,
         notes,
     }

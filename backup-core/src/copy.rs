@@ -289,7 +289,8 @@ async fn sweep_target(to: &Arc<dyn Storage>, job: Option<&str>, context: &Contex
     let now = Timestamp::now();
     let age = SignedDuration::try_from(COPY_TIMEOUT.saturating_add(SWEEP_GRACE));
     let Some(before) = age.ok().and_then(|age| now.checked_sub(age).ok()) else { return };
-    let swept = sweep(to, job.unwrap_or(""), before, now, Limits::default(), context);
+    let everything = [job.unwrap_or("").to_owned()];
+    let swept = sweep(to, &everything, before, now, Limits::default(), context);
     if let Err(error) = swept.await {
         context.warn(&format!("storage {} could not be swept: {error}", to.name()));
     }

@@ -2,14 +2,15 @@
 //! from another storage that holds the same bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::copies::Copies;
 use crate::pipeline::Context;
-use crate::{ByteRange, Error, ErrorKind, Result, SourceStream, Storage};
+use crate::versions::{self, Chosen};
+use crate::{ByteRange, Digest, Error, ErrorKind, Result, SourceStream, Storage};
 
 /// Longest pause between two tries.
 const MOST_PAUSE: Duration = Duration::from_secs(10);
@@ -44,45 +45,13 @@ impl Default for Patience {
     }
 }
 
-/// The storages that hold the same bytes, the best first, and which of them is read. One that
-/// failed is not asked first for the next object either: clones share it.
-#[derive(Clone)]
-pub(crate) struct Copies {
-    storages: Vec<Arc<dyn Storage>>,
-    reading: Arc<AtomicUsize>,
-}
-
-impl Copies {
-    pub(crate) fn new(first: Arc<dyn Storage>, others: Vec<Arc<dyn Storage>>) -> Self {
-        let storages = std::iter::once(first).chain(others).collect();
-        Self { storages, reading: Arc::default() }
-    }
-
-    /// The one that is read now.
-    pub(crate) fn current(&self) -> &Arc<dyn Storage> {
-        &self.storages[self.reading.load(Ordering::Relaxed)]
-    }
-
-    /// All of them, the one that is read now first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
-        let now = self.reading.load(Ordering::Relaxed);
-        self.storages[now..].iter().chain(&self.storages[..now])
-    }
-
-    fn go_on_with(&self, storage: &Arc<dyn Storage>) {
-        if let Some(index) = self.storages.iter().position(|other| Arc::ptr_eq(other, storage)) {
-            self.reading.store(index, Ordering::Relaxed);
-        }
-    }
-}
-
 /// What to read, and how.
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) copies: Copies,
     pub(crate) key: String,
-    /// Its size, where it is known: a stream that ends before is broken.
-    pub(crate) bytes: Option<u64>,
+    /// What it is, where that is known: a stream that ends before its size is broken.
+    pub(crate) expected: Option<Digest>,
     pub(crate) patience: Patience,
     pub(crate) context: Option<Context>,
 }
@@ -96,6 +65,8 @@ pub(crate) struct Download {
     /// Names of the storages that bytes came from.
     pub(crate) came_from: Vec<String>,
     stream: Option<Box<dyn SourceStream>>,
+    /// The version that is read, once it was chosen: a download that goes on reads the same.
+    version: Option<Chosen>,
     /// Whether a byte came since the stream was opened.
     flowing: bool,
     offset: u64,
@@ -110,7 +81,7 @@ impl Download {
     /// # Errors
     /// Those of the last copy.
     pub(crate) async fn open(wanted: Wanted) -> Result<Self> {
-        let mut left: Vec<_> = wanted.copies.all().cloned().collect();
+        let mut left = wanted.copies.of(&wanted.key);
         left.reverse();
         let storage = left.pop().unwrap_or_else(|| Arc::clone(wanted.copies.current()));
         let mut download = Self {
@@ -119,6 +90,7 @@ impl Download {
             left,
             came_from: Vec::new(),
             stream: None,
+            version: None,
             flowing: false,
             offset: 0,
             tries: 0,
@@ -158,11 +130,39 @@ impl Download {
 
     async fn connect(&mut self) -> Result<()> {
         let range = ByteRange { offset: self.offset, length: None };
-        let opened = self.storage.open(&self.wanted.key, range);
-        let opened = tokio::time::timeout(self.wanted.patience.stall, opened).await;
+        let storage = Arc::clone(&self.storage);
+        let version = self.version().await;
+        let opening = version.open(storage.as_ref(), &self.wanted.key, range);
+        let opened = tokio::time::timeout(self.wanted.patience.stall, opening).await;
         self.stream = Some(opened.unwrap_or_else(|_| Err(self.silent()))?);
         self.flowing = false;
         Ok(())
+    }
+
+    /// The version to read from this storage. Chosen once: it may take reading some.
+    async fn version(&mut self) -> Chosen {
+        if let Some(chosen) = &self.version {
+            return chosen.clone();
+        }
+        let Wanted { key, expected, patience, context, .. } = &self.wanted;
+        let chosen = match expected {
+            Some(expected) if self.wanted.copies.also_kept => {
+                versions::choose(self.storage.as_ref(), key, expected, patience.stall).await
+            }
+            _ => Chosen::Current,
+        };
+        if let Chosen::Hidden(_) = &chosen {
+            let name = self.storage.name();
+            let message = format!(
+                "{key} was replaced or deleted in storage {name}; the version that the manifest \
+                 names is still kept there, and is read"
+            );
+            tracing::warn!("{message}");
+            if let Some(context) = context {
+                context.warn(&message);
+            }
+        }
+        self.version.insert(chosen).clone()
     }
 
     async fn read_on(&mut self) -> Result<Option<Bytes>> {
@@ -187,7 +187,7 @@ impl Download {
     /// An end before the known size. Only when a fresh stream gives nothing either, it really
     /// is the end of what is stored.
     fn is_cut_off(&self) -> bool {
-        self.flowing && self.wanted.bytes.is_some_and(|bytes| self.offset < bytes)
+        self.flowing && self.wanted.expected.as_ref().is_some_and(|whole| self.offset < whole.bytes)
     }
 
     fn may_try_again(&self) -> bool {
@@ -224,6 +224,7 @@ impl Download {
         self.wanted.copies.go_on_with(&next);
         self.storage = next;
         self.stream = None;
+        self.version = None;
         self.tries = 0;
         self.last_byte = Instant::now();
         Ok(())

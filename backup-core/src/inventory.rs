@@ -1,5 +1,8 @@
 //! What is inside a backup: stored encrypted, because it tells about the data.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -66,15 +69,72 @@ pub struct Inventory {
     /// Every table, sorted by schema and name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableContents>,
+    /// How the digests of the tables were made; `None` when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_digests: Option<RowDigests>,
     /// Large objects in the dump; `None` where the archive does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub large_objects: Option<u64>,
+    /// Digest of the large objects, made like that of a table: each with its id is a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub large_objects_digest: Option<String>,
     /// Extensions in the dump.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
     /// Roles: those defined in a globals part, those that own something in a dump.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+}
+
+impl Inventory {
+    /// Whether both hold the same tables and large objects, as far as both can tell: schemas,
+    /// names and rows; the digests too, where both have them under the same key.
+    pub fn same_tables(&self, other: &Self) -> bool {
+        let digests = self.comparable_digests(other);
+        let same = |a: &Option<String>, b: &Option<String>| {
+            !digests || a.is_none() || b.is_none() || a == b
+        };
+        let same_table = |(a, b): (&TableContents, &TableContents)| {
+            a.schema == b.schema
+                && a.name == b.name
+                && a.data == b.data
+                && same(&a.digest, &b.digest)
+        };
+        self.tables.len() == other.tables.len()
+            && self.tables.iter().zip(&other.tables).all(same_table)
+            && same(&self.large_objects_digest, &other.large_objects_digest)
+    }
+
+    /// Whether the digests of both were made with the same key, so that the same rows have the
+    /// same digest (as long as the server wrote them in the same way: [`RowDigests::settings`]).
+    pub fn comparable_digests(&self, other: &Self) -> bool {
+        match (&self.row_digests, &other.row_digests) {
+            (Some(a), Some(b)) => a.algorithm == b.algorithm && a.key == b.key,
+            _ => false,
+        }
+    }
+}
+
+/// How the digests of rows were made. Docs: docs/decisions/row-digests.md.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowDigests {
+    /// Name of the hash and of how it is summed up.
+    pub algorithm: String,
+    /// Key of the hash, in hex: random, of this dump alone. As secret as the data: whoever knows
+    /// it can look for changes that a digest does not show.
+    pub key: String,
+    /// The server's settings that the text of a row depends on, as they were during the dump.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for RowDigests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RowDigests")
+            .field("algorithm", &self.algorithm)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A database's own properties, as its archive records them.
@@ -102,6 +162,10 @@ pub struct TableContents {
     pub name: String,
     /// What of its data is in the dump.
     pub data: TableData,
+    /// Sum modulo 2^256 of a keyed hash of each row, in hex: the same for the same rows in any
+    /// order. Only with [`Inventory::row_digests`], and only where the rows could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// What of a table's data is in a dump.

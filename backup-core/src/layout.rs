@@ -74,8 +74,12 @@ impl BackupId {
 
     /// The folder of this backup in a storage, without a trailing slash.
     pub fn folder(&self, job: &str) -> String {
-        let date = self.started.to_zoned(TimeZone::UTC);
-        format!("{job}/{:04}/{:02}/{self}", date.year(), date.month())
+        format!("{}/{self}", self.month_folder(job))
+    }
+
+    /// The folder of this backup's month, without a trailing slash.
+    pub(crate) fn month_folder(&self, job: &str) -> String {
+        month_folder(job, self.started)
     }
 }
 
@@ -134,6 +138,12 @@ impl FromStr for Suffix {
         }
         text.parse().ok().filter(|number| *number > 1).map(Suffix::Number).ok_or(())
     }
+}
+
+/// The folder that holds the backups of a month, that of `time` in UTC.
+pub(crate) fn month_folder(job: &str, time: Timestamp) -> String {
+    let date = time.to_zoned(TimeZone::UTC);
+    format!("{job}/{:04}/{:02}", date.year(), date.month())
 }
 
 /// Takes an object's key apart into its backup and the name inside the backup's folder;

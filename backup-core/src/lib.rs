@@ -45,7 +45,9 @@
 //! Catalog::query(storages, Query) ── list, then read the manifests    catalog/
 //! BackupReader ── one copy, or the best with others behind it         read.rs
 //!   └─ StoredObject ── goes on where a download broke                 object.rs, download.rs
-//! verify(BackupReader) ── signature, companions, every part to its end  verify.rs
+//! verify_copies(entry, storages) ── each copy by itself: signature,   verify/
+//!   └─ verify(BackupReader)         companions, every part to its end
+//! repair(copies) ── a good copy's files over another's damaged ones   repair.rs
 //! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
 //!                          the manifest last; sync: for each backup
 //! ```
@@ -149,10 +151,12 @@
 mod authenticate;
 mod backup;
 mod catalog;
+mod copies;
 mod copy;
 mod decoders;
 mod digest;
 mod download;
+mod drill_proof;
 mod error;
 mod inventory;
 pub mod layout;
@@ -160,7 +164,9 @@ mod manifest;
 mod memory;
 mod object;
 pub mod pipeline;
+mod proven;
 mod read;
+mod repair;
 mod restore_note;
 mod retention;
 mod sink;
@@ -169,6 +175,7 @@ mod storage;
 mod throttle;
 mod transform;
 mod verify;
+mod versions;
 
 pub use authenticate::Authenticate;
 pub use backup::{BackupPlan, BackupReport, PartPlan, backup};
@@ -177,20 +184,26 @@ pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
 pub use decoders::Decoders;
 pub use digest::{Digest, Digester};
 pub use download::Patience;
+pub use drill_proof::{DRILL_PROOF_FORMAT, DrillProof, RowProof, store_drill_proof};
 pub use error::{Error, ErrorKind, Result};
 pub use inventory::*;
 pub use layout::BackupId;
 pub use manifest::*;
 pub use memory::{Collect, Discard, InMemory};
 pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
+pub use proven::{LastProof, Proven};
 pub use read::{BackupReader, Origin};
+pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
-pub use storage::{ByteRange, Creation, ObjectInfo, Storage};
+pub use storage::{
+    ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned,
+};
 pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
 pub use verify::{
-    Check, Inspector, Inspectors, PROOF_FORMAT, Proof, VerifyReport, store_proof, verify,
+    Check, Damage, Inspector, Inspectors, Level, PROOF_FORMAT, Place, Proof, Verification,
+    VerifiedCopy, VerifyReport, store_proof, verify, verify_checksums, verify_copies,
 };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::download::{Copies, Download, Patience, Wanted};
+use crate::copies::Copies;
+use crate::download::{Download, Patience, Wanted};
 use crate::pipeline::Context;
 use crate::{Digest, Digester, Error, ErrorKind, Result, Source, SourceStream, Storage};
 
@@ -19,7 +20,6 @@ pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
 /// stood, as [`Patience`] says.
 pub struct StoredObject {
     wanted: Wanted,
-    expected: Option<Digest>,
 }
 
 impl StoredObject {
@@ -36,9 +36,8 @@ impl StoredObject {
     /// An object that several storages hold, byte for byte the same: when one fails, also in the
     /// middle, the next one goes on.
     pub(crate) fn in_copies(copies: Copies, key: String, expected: Option<Digest>) -> Self {
-        let bytes = expected.as_ref().map(|digest| digest.bytes);
         let patience = Patience::default();
-        Self { wanted: Wanted { copies, key, bytes, patience, context: None }, expected }
+        Self { wanted: Wanted { copies, key, expected, patience, context: None } }
     }
 
     /// Tries a broken download again as long as `patience` says.
@@ -65,10 +64,10 @@ impl Source for StoredObject {
     async fn open(&self) -> Result<Box<dyn SourceStream>> {
         let download = Download::open(self.wanted.clone()).await;
         Ok(Box::new(Checked {
-            download: download.map_err(|e| missing_is_damage(e, self.expected.as_ref()))?,
+            download: download.map_err(|e| missing_is_damage(e, self.wanted.expected.as_ref()))?,
             copies: self.wanted.copies.clone(),
             key: self.wanted.key.clone(),
-            expected: self.expected.clone(),
+            expected: self.wanted.expected.clone(),
             digester: Digester::default(),
         }))
     }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::backup::checksum_list;
-use crate::download::{Copies, Patience};
-use crate::layout::{MANIFEST, RESTORE_NOTE, SHA256SUMS, SIGNATURE};
+use crate::copies::Copies;
+use crate::download::Patience;
+use crate::layout::{MANIFEST, SHA256SUMS, SIGNATURE};
 use crate::object::advice_after_damage;
 use crate::pipeline::{self, Context, Flow};
 use crate::{
-    Authenticate, CatalogEntry, Collect, Contents, Decoders, Digest, Discard, Error, ErrorKind,
-    Manifest, Part, PartRole, Result, Sink, Storage, StoredObject, read_small,
+    Authenticate, CatalogEntry, Collect, Companion, Contents, Decoders, Digest, Discard, Error,
+    ErrorKind, Manifest, Part, PartRole, Result, Sink, Storage, StoredObject, read_small,
 };
 
 /// What is known of who wrote a backup.
@@ -77,27 +78,23 @@ impl BackupReader {
     /// Reads the best copy of `entry`: that of the first of the `storages` in which all parts
     /// have their size.
     ///
-    /// When that storage fails, also in the middle of a part, the next one with such a copy goes
-    /// on at the same byte. Only copies with the very same manifest count, and each part's
-    /// digest is checked over all that was read of it, wherever it came from.
+    /// When that storage fails, also in the middle of a part, the next one goes on at the same
+    /// byte. Where no copy has all parts, each is read from a storage that has it. Only copies
+    /// with the very same manifest count, and each part's digest is checked over all that was
+    /// read of it, wherever it came from.
     ///
     /// # Errors
-    /// [`ErrorKind::Damaged`] when no storage has all parts.
+    /// [`ErrorKind::Damaged`] when some part is nowhere.
     pub fn best(
         entry: &CatalogEntry,
         storages: &[Arc<dyn Storage>],
         decoders: Decoders,
     ) -> Result<Self> {
-        let whole_copy = |storage: &Arc<dyn Storage>| {
-            let copy = entry.copies.iter().find(|copy| copy.storage == storage.name());
-            copy.filter(|copy| copy.damaged_parts.is_empty())
+        let Some(copies) = Copies::pieced(entry, storages) else {
+            return Err(no_whole_copy(entry));
         };
-        let mut whole = storages.iter().filter_map(|s| Some((s, whole_copy(s)?)));
-        let Some((first, chosen)) = whole.next() else { return Err(no_whole_copy(entry)) };
-        let same = whole.filter(|(_, copy)| copy.manifest_json == chosen.manifest_json);
-        let others = same.map(|(storage, _)| Arc::clone(storage)).collect();
-        let reader = Self::new(entry, Arc::clone(first), decoders);
-        Ok(Self { copies: Copies::new(Arc::clone(first), others), ..reader })
+        let reader = Self::new(entry, Arc::clone(copies.current()), decoders);
+        Ok(Self { copies, ..reader })
     }
 
     /// Tells `context` when a storage fails and another one goes on. Without it only `tracing`
@@ -133,8 +130,9 @@ impl BackupReader {
     /// What is known of who wrote the backup.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] when the manifest is forged or altered; others when the signature
-    /// can't be read.
+    /// [`ErrorKind::Refused`] when the manifest is forged or altered, [`ErrorKind::Damaged`] when
+    /// it is not signed and `SHA256SUMS` names another one; others when the signature can't be
+    /// read.
     pub async fn origin(&self, authenticate: Option<&dyn Authenticate>) -> Result<Origin> {
         let mut outcomes = Vec::new();
         // A signature that was damaged or removed in one storage proves as much in another.
@@ -162,7 +160,13 @@ impl BackupReader {
     ) -> Result<Origin> {
         let signature = match read_small(&self.object_in(storage, SIGNATURE)).await {
             Ok(signature) => signature,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Origin::Unsigned),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let ours = Digest::of(&self.manifest_json).sha256;
+                return match self.listed_manifest(storage).await? {
+                    Some(listed) if listed != ours => Err(altered_manifest()),
+                    _ => Ok(Origin::Unsigned),
+                };
+            }
             Err(error) => return Err(error),
         };
         match authenticate.map(|known| known.verify(&self.manifest_json, &signature)) {
@@ -186,25 +190,16 @@ impl BackupReader {
         }
     }
 
-    /// Checks the unencrypted companions against their digests in the manifest, and the
-    /// manifest against `SHA256SUMS`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Damaged`] when one of them is not as it was written.
-    pub async fn check_companions(&self) -> Result<()> {
-        for companion in &self.manifest.companions {
-            let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
-            read_small(&self.checked(&companion.file, expected)).await?;
-        }
-        let has_note = self.manifest.companions.iter().any(|c| c.file == RESTORE_NOTE);
-        if !has_note {
-            return Err(Error::damaged("manifest", "names no RESTORE.md"));
-        }
-        self.check_checksum_list().await
+    /// Checks one unencrypted companion against its digest in the manifest.
+    pub(crate) async fn check_companion(&self, companion: &Companion) -> Result<()> {
+        let expected = Digest { bytes: companion.bytes, sha256: companion.sha256.clone() };
+        read_small(&self.checked(&companion.file, expected)).await.map(drop)
     }
 
+    /// Checks manifest and signature against `SHA256SUMS`.
+    ///
     /// Without a signature nothing else would show a changed byte in the manifest itself.
-    async fn check_checksum_list(&self) -> Result<()> {
+    pub(crate) async fn check_checksum_list(&self) -> Result<()> {
         let signature = match read_small(&self.object_in(self.storage(), SIGNATURE)).await {
             Ok(signature) => Some(signature),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -214,16 +209,35 @@ impl BackupReader {
         let expected = Digest::of(&expected);
         let list = self.checked(SHA256SUMS, expected);
         read_small(&list).await.map(drop).map_err(|error| match error.kind() {
-            ErrorKind::Damaged => Error::damaged(
-                "manifest",
-                format!(
-                    "SHA256SUMS does not fit {MANIFEST} and {SIGNATURE}: one of them was altered"
-                ),
-            )
-            .caused_by(error)
-            .next_step("restore from another storage's copy or an older backup"),
+            ErrorKind::Damaged => altered_manifest().caused_by(error),
             _ => error,
         })
+    }
+
+    /// The manifest's digest as the list of checksums names it; `None` where it doesn't.
+    async fn listed_manifest(&self, storage: &Arc<dyn Storage>) -> Result<Option<String>> {
+        let list = match read_small(&self.object_in(storage, SHA256SUMS)).await {
+            Ok(list) => String::from_utf8_lossy(&list).into_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut named = list.lines().filter_map(|line| line.split_once("  "));
+        Ok(named.find(|(_, file)| *file == MANIFEST).map(|(sha256, _)| sha256.to_owned()))
+    }
+
+    /// Whether what lies beside this manifest's place in the storage that is read now speaks for
+    /// it: a signature that proves it, or a list of checksums that names it.
+    pub(crate) async fn belongs_here(&self, authenticate: Option<&dyn Authenticate>) -> bool {
+        if matches!(self.origin_by(self.storage(), authenticate).await, Ok(Origin::Proven)) {
+            return true;
+        }
+        let listed = self.listed_manifest(self.storage()).await;
+        listed.is_ok_and(|sha256| sha256 == Some(Digest::of(&self.manifest_json).sha256))
+    }
+
+    /// An object of the copy that is read now, of which nothing is known.
+    pub(crate) fn object(&self, file: &str) -> StoredObject {
+        self.object_in(self.storage(), file)
     }
 
     fn object_in(&self, storage: &Arc<dyn Storage>, file: &str) -> StoredObject {
@@ -231,14 +245,27 @@ impl BackupReader {
     }
 
     /// One of the files that are the same in every copy.
-    fn checked(&self, file: &str, expected: Digest) -> StoredObject {
+    pub(crate) fn checked(&self, file: &str, expected: Digest) -> StoredObject {
         StoredObject::in_copies(self.copies.clone(), self.key(file), Some(expected))
             .with_patience(self.patience)
             .telling(self.context.clone())
     }
 
+    /// The digest that the manifest records for a part or a companion.
+    pub(crate) fn recorded(&self, file: &str) -> Option<Digest> {
+        let companion = self.manifest.companions.iter().find(|companion| companion.file == file);
+        let companion =
+            companion.map(|found| Digest { bytes: found.bytes, sha256: found.sha256.clone() });
+        companion.or_else(|| Some(self.manifest.parts.iter().find(|p| p.file == file)?.digest()))
+    }
+
+    /// The manifest as it is stored.
+    pub(crate) fn manifest_json(&self) -> &[u8] {
+        &self.manifest_json
+    }
+
     /// The same backup, read from this storage only.
-    fn only_from(&self, storage: &Arc<dyn Storage>) -> Self {
+    pub(crate) fn only_from(&self, storage: &Arc<dyn Storage>) -> Self {
         Self { copies: Copies::new(Arc::clone(storage), Vec::new()), ..self.clone() }
     }
 
@@ -342,6 +369,13 @@ impl BackupReader {
         }
         Ok(contents)
     }
+}
+
+fn altered_manifest() -> Error {
+    let message =
+        format!("SHA256SUMS does not fit {MANIFEST} and {SIGNATURE}: one of them was altered");
+    Error::damaged("manifest", message)
+        .next_step("restore from another storage's copy or an older backup")
 }
 
 fn no_whole_copy(entry: &CatalogEntry) -> Error {

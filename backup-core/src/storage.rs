@@ -79,6 +79,75 @@ pub trait Storage: Sink {
     /// # Errors
     /// When leftovers could not be looked for or removed.
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64>;
+
+    /// What it can do where it keeps older versions of its objects; `None` where it can't.
+    fn versioned(&self) -> Option<&dyn Versioned> {
+        None
+    }
+}
+
+/// A storage that may keep what was replaced or deleted, and lock what it keeps.
+#[async_trait]
+pub trait Versioned: Send + Sync {
+    /// Every kept version of an object, the newest first, also where it is hidden. Empty where
+    /// nothing is kept, and where it isn't known whether anything is.
+    ///
+    /// # Errors
+    /// When they could not be listed.
+    async fn versions(&self, key: &str) -> Result<Vec<ObjectVersion>>;
+
+    /// As [`Storage::open`], of one version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) when there is no such version.
+    async fn open_version(
+        &self,
+        key: &str,
+        version: &str,
+        range: ByteRange,
+    ) -> Result<Box<dyn SourceStream>>;
+
+    /// Locks a version (`None`: the newest) until a time, so that nobody deletes it before. A
+    /// lock that lasts longer stays: this never shortens one.
+    ///
+    /// # Errors
+    /// When it may not be locked so long; among them a storage without locks.
+    async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()>;
+
+    /// Holds a version (`None`: the newest) whatever its lock says, until this is called with
+    /// `false`. Doing either twice is fine.
+    ///
+    /// # Errors
+    /// When that could not be set; among them a storage without locks.
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()>;
+
+    /// What keeps a version (`None`: the newest) from being deleted.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    async fn protection(&self, key: &str, version: Option<&str>) -> Result<Protection>;
+}
+
+/// One kept version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// Its name with the storage.
+    pub id: String,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was stored.
+    pub modified: Timestamp,
+    /// Whether it is what [`Storage::open`] reads; of a deleted object none is.
+    pub current: bool,
+}
+
+/// What keeps an object from being deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Protection {
+    /// Until when it is locked.
+    pub locked_until: Option<Timestamp>,
+    /// Whether it is held.
+    pub held: bool,
 }
 
 /// What to read of an object, in bytes.

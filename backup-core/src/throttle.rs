@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
-    ByteRange, Committed, Creation, Error, Findings, ObjectInfo, Result, Sink, SinkWriter,
-    SourceStream, Storage,
+    ByteRange, Committed, Creation, Error, Findings, ObjectInfo, ObjectVersion, Protection, Result,
+    Sink, SinkWriter, SourceStream, Storage, Versioned,
 };
 
 /// Least rate that may be asked for, in bytes a second: a chunk of the pipeline then takes four
@@ -125,6 +125,47 @@ impl Storage for Throttled {
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
         self.inner.sweep(prefix, older_than).await
+    }
+
+    fn versioned(&self) -> Option<&dyn Versioned> {
+        self.inner.versioned().map(|_| self as &dyn Versioned)
+    }
+}
+
+impl Throttled {
+    fn keeper(&self) -> Result<&dyn Versioned> {
+        self.inner.versioned().ok_or_else(|| {
+            Error::failed(format!("storage {}", self.inner.name()), "it keeps no versions")
+        })
+    }
+}
+
+#[async_trait]
+impl Versioned for Throttled {
+    async fn versions(&self, key: &str) -> Result<Vec<ObjectVersion>> {
+        self.keeper()?.versions(key).await
+    }
+
+    async fn open_version(
+        &self,
+        key: &str,
+        version: &str,
+        range: ByteRange,
+    ) -> Result<Box<dyn SourceStream>> {
+        let inner = self.keeper()?.open_version(key, version, range).await?;
+        Ok(Box::new(ThrottledStream { inner, bucket: self.bucket.clone() }))
+    }
+
+    async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()> {
+        self.keeper()?.lock_until(key, version, until).await
+    }
+
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()> {
+        self.keeper()?.hold(key, version, held).await
+    }
+
+    async fn protection(&self, key: &str, version: Option<&str>) -> Result<Protection> {
+        self.keeper()?.protection(key, version).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line. What stands in the doc comments is the help.
 
+mod drill;
 mod restore;
 mod verify;
 
@@ -7,8 +8,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use drill::DrillArgs;
 pub use restore::RestoreArgs;
-pub use verify::VerifyArgs;
+pub use verify::{LevelArg, VerifyArgs};
 
 /// Backs up PostgreSQL, encrypted, and brings it back.
 ///
@@ -31,6 +33,7 @@ Examples:
   marb-backup backup                        run every job of the config
   marb-backup list
   marb-backup verify latest
+  marb-backup drill --report drill.html
   marb-backup restore latest --to postgresql:///claims_restored
   marb-backup restore db_backup_20260101_020000.dump.gz --to postgresql:///old
 
@@ -69,6 +72,8 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Bring a database back, into a new or an empty one
     Restore(RestoreArgs),
+    /// Restore a backup for a try, compare all of it with what was backed up, remove it again
+    Drill(DrillArgs),
     /// Write a decoded part to stdout, for pipes
     Cat(CatArgs),
     /// Copy one backup from a storage to another, byte for byte, without decrypting

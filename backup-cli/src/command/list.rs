@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result};
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, LastProof, Proven, Query, Result};
 use jiff::civil::Date;
 use jiff::{Span, Timestamp, Zoned};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub async fn run(args: ListArgs, session: &Session) -> Result<u8> {
 }
 
 /// `30d` is thirty days before now; `2026-11-01` is that day's start here, or a full time.
-fn since(text: &str, now: &Zoned) -> Result<Timestamp> {
+pub(super) fn since(text: &str, now: &Zoned) -> Result<Timestamp> {
     let ago = || {
         let span: Span = text.parse().ok()?;
         now.checked_sub(span.abs()).ok().map(|then| then.timestamp())
@@ -87,41 +87,29 @@ fn state(entry: &CatalogEntry) -> String {
     for storage in &entry.unknown_in {
         words.push(format!("unknown in {storage}"));
     }
-    let proofs: Vec<(&str, Proven)> =
-        entry.copies.iter().map(|copy| (copy.storage.as_str(), proven(&copy.proofs))).collect();
-    for (storage, proof) in &proofs {
-        if let Proven::Failed(day) = proof {
-            words.push(format!("FAILED its check in {storage} on {day}"));
+    let failed = |last: Option<LastProof>| last.filter(|last| !last.passed);
+    for copy in &entry.copies {
+        if let Some(last) = failed(Proven::by(&copy.proofs).verified) {
+            words.push(format!("FAILED its check in {} on {}", copy.storage, day(last.at)));
         }
+    }
+    let proven = Proven::of(entry);
+    if let Some(last) = failed(proven.drilled) {
+        words.push(format!("FAILED its drill on {}", day(last.at)));
     }
     if words.is_empty() {
         words.push("complete".to_owned());
-        let oldest = proofs.iter().map(|(_, proof)| proof).min();
-        words.push(match oldest {
-            Some(Proven::Passed(day)) => format!("checked {day}"),
-            _ => "never verified".to_owned(),
-        });
+        let told = [("verified", proven.verified), ("drilled", proven.drilled)];
+        words.extend(told.into_iter().map(|(what, last)| match last {
+            Some(last) => format!("{what} {}", day(last.at)),
+            None => format!("never {what}"),
+        }));
     }
     words.join(", ")
 }
 
-/// What the newest proof of a copy says, and when. Ordered from the least to the most known.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Proven {
-    Never,
-    Failed(String),
-    Passed(String),
-}
-
-/// Reads it off the proofs' file names. Of two in the same second the failure counts.
-fn proven(proofs: &[String]) -> Proven {
-    const DAY_AND_TIME: usize = "20261122T020000Z".len();
-    let Some(newest) = proofs.iter().filter_map(|name| name.get(..DAY_AND_TIME)).max() else {
-        return Proven::Never;
-    };
-    let day = format!("{}-{}-{}", &newest[..4], &newest[4..6], &newest[6..8]);
-    let failed = |name: &String| name.starts_with(newest) && name.ends_with("-failed.json");
-    if proofs.iter().any(failed) { Proven::Failed(day) } else { Proven::Passed(day) }
+fn day(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
 }
 
 fn as_json(catalog: &Catalog) -> Value {
@@ -133,18 +121,21 @@ fn as_json(catalog: &Catalog) -> Value {
     json!({ "backups": backups, "problems": problems, "unreachable": catalog.unreachable })
 }
 
-/// One backup as JSON: its manifest, and where it lies.
+/// One backup as JSON: its manifest, where it lies, and when it was last proven, as a whole and
+/// of each copy.
 pub fn entry_json(entry: &CatalogEntry) -> Value {
     let copies = entry.copies.iter();
     let copies: Vec<Value> = copies
         .map(|copy| {
-            json!({ "storage": copy.storage, "damaged_parts": copy.damaged_parts, "proofs": copy.proofs })
+            json!({ "storage": copy.storage, "damaged_parts": copy.damaged_parts, "proofs": copy.proofs,
+                "proven": Proven::by(&copy.proofs) })
         })
         .collect();
     json!({
         "id": entry.id.to_string(),
         "manifest": entry.manifest,
         "copies": copies,
+        "proven": Proven::of(entry),
         "missing_in": entry.missing_in,
         "unknown_in": entry.unknown_in,
     })
@@ -163,18 +154,5 @@ mod tests {
         assert_eq!(at("30d").unwrap(), "2026-10-23T12:00:00Z");
         assert_eq!(at("1w 12h").unwrap(), "2026-11-15T00:00:00Z");
         assert!(at("yesterday").is_err());
-    }
-
-    #[test]
-    fn a_failure_is_not_hidden_by_an_older_or_equally_old_success() {
-        let named =
-            |names: &[&str]| proven(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-        let day = || "2026-11-22".to_owned();
-        assert_eq!(named(&[]), Proven::Never);
-        assert_eq!(named(&["20261122T020000Z-verify.json"]), Proven::Passed(day()));
-        let both = ["20261122T020000Z-verify-failed.json", "20261122T020000Z-verify.json"];
-        assert_eq!(named(&both), Proven::Failed(day()));
-        let mended = ["20261121T020000Z-verify-failed.json", "20261122T020000Z-verify.json"];
-        assert_eq!(named(&mended), Proven::Passed(day()));
     }
 }

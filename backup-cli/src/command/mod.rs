@@ -7,6 +7,7 @@ mod config;
 mod copy;
 mod demo;
 mod doctor;
+mod drill;
 mod generate;
 mod list;
 mod output;
@@ -111,6 +112,7 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Show(args) => show::run(args, &session).await,
         Verb::Verify(args) => verify::run(args, &session).await,
         Verb::Restore(args) => restore::run(args, &session).await,
+        Verb::Drill(args) => drill::run(args, &session).await,
         Verb::Cat(args) => cat::run(args, &session).await,
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,

@@ -1,80 +1,233 @@
-//! `restore`: brings a database back, into a new or an empty one.
+//! `restore`: brings a database back, beside the live one, into a new one, or onto it.
+
+mod afterwards;
+mod plan;
+mod steps;
+mod tell;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use backup_cli::{RestoreOptions, RestoreSummary};
-use backup_core::{Error, Query, Result};
-use serde_json::json;
+use backup_cli::config::Value;
+use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SafetyBackup, SwapOptions, SwapTarget};
+use backup_core::pipeline::Context;
+use backup_core::{Catalog, CatalogEntry, Error, Query, Result};
+use backup_pg::{SelectedPart, Selection};
 
 use super::args::RestoreArgs;
-use super::output::{self, Style};
 use super::verify::names_a_file;
 use super::{Session, catalog, setup};
+use steps::Steps;
 
-/// Restores.
+/// Restores, or finishes or undoes what an earlier restore did.
 ///
 /// # Errors
-/// The first cause. A database that was made for it is gone again then; an empty one is empty.
+/// The first cause. What was there before is there again then, or the error says what to do.
 pub async fn run(args: RestoreArgs, session: &Session) -> Result<u8> {
-    let options = options(&args)?;
-    let started = Instant::now();
-    let summary = if names_a_file(&args.what) {
+    if args.is_afterwards() {
+        return afterwards::run(&args, session).await;
+    }
+    let what = args.what.clone().unwrap_or_default();
+    if names_a_file(&what) {
         let deployment = setup::for_file(&args.from, &session.common)?;
-        deployment.restore_file(Path::new(&args.what), &options, &session.context).await?
-    } else {
-        let deployment = setup::for_reading(&args.from, &session.common)?;
-        let query = Query::for_backup(args.from.job.as_deref(), &args.what)?;
-        let catalog = catalog(&deployment, &query, session).await?;
-        deployment.restore(catalog.find(&args.what)?, &options, &session.context).await?
-    };
-    tell(&summary, started.elapsed(), session)?;
-    Ok(0)
+        let from = RestoreFrom::File(Path::new(&what));
+        return restore(&args, &deployment, from, None, session).await;
+    }
+    let deployment = setup::for_reading(&args.from, &session.common)?;
+    let query = Query::for_backup(args.from.job.as_deref(), &what)?;
+    let catalog: Catalog = catalog(&deployment, &query, session).await?;
+    let entry: &CatalogEntry = catalog.find(&what)?;
+    let job = Some(entry.manifest.job.as_str());
+    restore(&args, &deployment, RestoreFrom::Backup(entry), job, session).await
 }
 
-fn options(args: &RestoreArgs) -> Result<RestoreOptions> {
+/// One restore, with all that its flags say.
+struct Wanted<'a> {
+    args: &'a RestoreArgs,
+    deployment: &'a Deployment,
+    from: RestoreFrom<'a>,
+    target: SwapTarget,
+    options: RestoreOptions,
+    context: Context,
+    session: &'a Session,
+}
+
+async fn restore(
+    args: &RestoreArgs,
+    deployment: &Deployment,
+    from: RestoreFrom<'_>,
+    job: Option<&str>,
+    session: &Session,
+) -> Result<u8> {
+    let target = target(args, deployment, job)?;
+    let swaps = is_to_be_swapped(args, deployment, &target, session).await?;
+    let mut options = options(args, target_url(deployment, &target)?)?;
+    // A server with a live database has its roles; for a new one they come along.
+    let is_new = !swaps && !args.how.in_place && options.selection.is_none();
+    options.globals = args.how.with_globals || is_new && !args.how.no_globals;
+    let steps = Steps::over(&session.context, &session.common);
+    let context = Context { progress: Arc::new(steps), ..session.context.clone() };
+    let wanted = Wanted { args, deployment, from, target, options, context, session };
+    if args.how.in_place {
+        wanted.in_place().await
+    } else if swaps {
+        wanted.swap().await
+    } else {
+        wanted.plain().await
+    }
+}
+
+/// Whether the database is exchanged for a new one: a job's that is in use always, another one
+/// only when it is said.
+async fn is_to_be_swapped(
+    args: &RestoreArgs,
+    deployment: &Deployment,
+    target: &SwapTarget,
+    session: &Session,
+) -> Result<bool> {
+    if args.how.in_place || !args.tables.tables.is_empty() {
+        return Ok(false);
+    }
+    match target {
+        SwapTarget::Url(_) => Ok(args.how.swap),
+        SwapTarget::Job(_) => session.context.cancel.guard(deployment.is_in_use(target)).await,
+    }
+}
+
+/// The database that is restored into: `--to`, or that of the backup's job.
+fn target(args: &RestoreArgs, deployment: &Deployment, job: Option<&str>) -> Result<SwapTarget> {
+    if let Some(to) = &args.to {
+        return Ok(SwapTarget::Url(setup::url_value(to)?));
+    }
+    let jobs = &deployment.config().job;
+    let job = args.from.job.as_deref().or(job);
+    match (job, jobs.len()) {
+        (Some(job), _) if jobs.contains_key(job) => Ok(SwapTarget::Job(job.to_owned())),
+        (Some(job), _) => Err(Error::usage("restore", format!("the config has no job {job:?} to restore into"))
+            .next_step("name the database with --to URL")),
+        (None, 1) => Ok(SwapTarget::Job(jobs.keys().next().cloned().unwrap_or_default())),
+        (None, _) => Err(Error::usage("restore", "it is not said which database to restore into")
+            .next_step("name it with --to URL, or its job with --job NAME")),
+    }
+}
+
+fn target_url(deployment: &Deployment, target: &SwapTarget) -> Result<Value> {
+    match target {
+        SwapTarget::Job(job) => Ok(deployment.job(job)?.postgres.url.clone()),
+        SwapTarget::Url(value) => Ok(value.clone()),
+    }
+}
+
+fn options(args: &RestoreArgs, url: Value) -> Result<RestoreOptions> {
+    let how = &args.how;
+    let tables = &args.tables;
+    let what = match (tables.data_only, tables.schema_only) {
+        (true, _) => SelectedPart::DataOnly,
+        (_, true) => SelectedPart::SchemaOnly,
+        _ => SelectedPart::All,
+    };
+    let selection = (!tables.tables.is_empty()).then(|| Selection {
+        tables: tables.tables.clone(),
+        what,
+        into_schema: tables.into_schema.clone(),
+    });
+    Ok(RestoreOptions {
+        tablespaces: pairs("--tablespace", &how.tablespaces)?,
+        no_tablespaces: how.no_tablespaces,
+        accept_unsigned: args.accept_unsigned,
+        roles: pairs("--role", &how.roles)?,
+        no_owners: how.no_owner,
+        jobs: how.jobs,
+        selection,
+        ..RestoreOptions::into_database(url)
+    })
+}
+
+fn pairs(flag: &str, all: &[String]) -> Result<Vec<(String, String)>> {
     let pair = |text: &String| match text.split_once('=') {
         Some((old, new)) if !old.is_empty() && !new.is_empty() => {
             Ok((old.to_owned(), new.to_owned()))
         }
-        _ => Err(Error::usage("flags", format!("--tablespace {text:?} is no OLD=NEW"))),
+        _ => Err(Error::usage("flags", format!("{flag} {text:?} is no OLD=NEW"))),
     };
-    Ok(RestoreOptions {
-        target: setup::url_value(&args.to)?,
-        globals: !args.no_globals,
-        tablespaces: args.tablespaces.iter().map(pair).collect::<Result<_>>()?,
-        no_tablespaces: args.no_tablespaces,
-        accept_unsigned: args.accept_unsigned,
-    })
+    all.iter().map(pair).collect()
 }
 
-fn tell(summary: &RestoreSummary, took: std::time::Duration, session: &Session) -> Result<()> {
-    let style = Style::for_stderr();
-    for note in &summary.notes {
-        eprintln!("{} {note}", style.yellow("note:"));
+impl Wanted<'_> {
+    async fn swap(&self) -> Result<u8> {
+        let options = SwapOptions {
+            target: self.target.clone(),
+            restore: self.options.clone(),
+            accept_replication_break: self.args.how.accept_replication_break,
+            keep_failed: self.args.how.keep_failed,
+        };
+        if self.args.dry_run {
+            let plan = self.deployment.plan_swap(self.from, &options, &self.context).await?;
+            plan::print(&plan, self.session)?;
+            plan.refuse_blocking()?;
+            return Ok(0);
+        }
+        self.safety_backup().await?;
+        let started = Instant::now();
+        let tell = |plan: &_| plan::show_findings(plan, self.session);
+        let restored =
+            self.deployment.restore_and_swap(self.from, &options, &self.context, &tell).await;
+        tell::swapped(&restored?, started.elapsed(), self.session)?;
+        Ok(0)
     }
-    if session.common.json {
-        return output::print_json(&json!({
-            "from": summary.from, "database": summary.database, "created": summary.created,
-            "tables_compared": summary.tables_compared, "rows_compared": summary.rows_compared,
-            "roles_created": summary.roles_created, "notes": summary.notes,
-            "seconds": took.as_secs_f64(),
-        }));
+
+    async fn in_place(&self) -> Result<u8> {
+        if self.args.dry_run {
+            let plan =
+                self.deployment.plan_in_place(self.from, &self.options, &self.context).await?;
+            plan::print_in_place(&plan, &self.from.label(), self.session)?;
+            return plan.check().map(|()| 0);
+        }
+        let safety = match &self.target {
+            SwapTarget::Job(job) if !self.args.how.no_safety_backup => {
+                SafetyBackup::Of(job.clone())
+            }
+            SwapTarget::Url(_) if !self.args.how.no_safety_backup => {
+                return Err(Error::usage(
+                    "restore",
+                    "there is no job that could make the safety backup of the database in --to",
+                )
+                .next_step("back it up yourself, and say --no-safety-backup"));
+            }
+            _ => SafetyBackup::None,
+        };
+        let started = Instant::now();
+        let (options, context) = (&self.options, &self.context);
+        let done = self.deployment.restore_in_place(self.from, options, &safety, context).await?;
+        tell::in_place(&done, started.elapsed(), self.session)?;
+        Ok(0)
     }
-    if session.common.quiet {
-        return Ok(());
+
+    /// Into a new or an empty database, or selected tables into any.
+    async fn plain(&self) -> Result<u8> {
+        if self.args.dry_run {
+            return plan::print_plain(&self.from.label(), &self.options, self.session).map(|()| 0);
+        }
+        self.safety_backup().await?;
+        let started = Instant::now();
+        let (options, context) = (&self.options, &self.context);
+        let summary = match self.from {
+            RestoreFrom::Backup(entry) => self.deployment.restore(entry, options, context).await?,
+            RestoreFrom::File(path) => self.deployment.restore_file(path, options, context).await?,
+        };
+        tell::restored(&summary, started.elapsed(), self.session)?;
+        Ok(0)
     }
-    output::print(&format!(
-        "{} from {}: {} tables compared, {} rows{}, {}\n",
-        summary.database,
-        summary.from,
-        output::count(summary.tables_compared),
-        output::count(summary.rows_compared),
-        if summary.not_compared == 0 {
-            ", all there".to_owned()
-        } else {
-            format!(", all there; {} tables not compared", output::count(summary.not_compared))
-        },
-        output::duration(took)
-    ))
+
+    async fn safety_backup(&self) -> Result<()> {
+        let SwapTarget::Job(job) = &self.target else { return Ok(()) };
+        if !self.args.how.safety_backup {
+            return Ok(());
+        }
+        self.context.step("safety backup");
+        let report = self.deployment.backup(job, false, &self.session.context).await?;
+        self.context.step(&format!("safety backup is {}", report.manifest.id));
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! `show`: one backup, and with `--contents` what is inside.
 
-use backup_core::{CatalogEntry, Contents, Inventory, Query, Result, TableData};
+use backup_core::{CatalogEntry, Contents, Inventory, LastProof, Proven, Query, Result, TableData};
 use serde_json::json;
 
 use super::args::ShowArgs;
@@ -20,7 +20,10 @@ pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     let entry = catalog.find(&args.id)?;
     let contents = if args.contents {
         let reader = deployment.reader(entry, context).await?;
-        Some(reader.contents(&context.without_progress()).await?)
+        let mut contents = reader.contents(&context.without_progress()).await?;
+        // Whoever has it can look for changes that no digest shows: it does not belong on a screen.
+        contents.parts.iter_mut().for_each(|part| part.inventory.row_digests = None);
+        Some(contents)
     } else {
         None
     };
@@ -72,6 +75,11 @@ fn entry_text(entry: &CatalogEntry) -> String {
     for storage in &entry.missing_in {
         lines.push(("Missing in", storage.clone()));
     }
+    for copy in &entry.copies {
+        let verified = last_proof(Proven::by(&copy.proofs).verified);
+        lines.push(("Verified", format!("in {}: {verified}", copy.storage)));
+    }
+    lines.push(("Drilled", last_proof(Proven::of(entry).drilled)));
     for note in &manifest.notes {
         lines.push(("Note", note.clone()));
     }
@@ -84,6 +92,14 @@ fn entry_text(entry: &CatalogEntry) -> String {
     text.push('\n');
     text.push_str(&table.render());
     text
+}
+
+fn last_proof(last: Option<LastProof>) -> String {
+    match last {
+        None => "never".to_owned(),
+        Some(last) if last.passed => format!("{}, passed", output::time(last.at)),
+        Some(last) => format!("{}, FAILED", output::time(last.at)),
+    }
 }
 
 fn contents_text(contents: &Contents) -> String {

@@ -1,44 +1,82 @@
 //! `verify`: reads backups or files back, all of them, and says whether they are whole.
 
+mod sample;
+mod telling;
+
 use std::path::Path;
 
-use backup_cli::{Deployment, FileCheck};
-use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result, VerifyReport};
-use serde_json::{Value, json};
+use backup_cli::{Deployment, Verified, VerifyOptions};
+use backup_core::pipeline::Context;
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result};
+use futures_util::{StreamExt, stream};
+use jiff::Zoned;
+use serde_json::json;
 
 use super::args::VerifyArgs;
-use super::output::{self, Style};
-use super::{Session, error_json, exit_code, setup};
+use super::{Session, exit_code, list, output, setup};
+use sample::Sample;
 
 /// Verifies. Exit code 0 only when everything was read and found good.
 ///
 /// # Errors
 /// When flags or config are wrong, there is no such backup, or a file is damaged.
 pub async fn run(args: VerifyArgs, session: &Session) -> Result<u8> {
-    let path = Path::new(&args.what);
-    if !args.all && names_a_file(&args.what) {
+    let is_one = !args.all && args.since.is_none() && args.sample.is_none();
+    if is_one && names_a_file(&args.what) {
+        if args.repair || args.level != super::args::LevelArg::Content {
+            return Err(Error::usage("flags", "--repair and --level are for backups in a storage")
+                .next_step("verify the file without them"));
+        }
         let deployment = setup::for_file(&args.from, &session.common)?;
+        let path = Path::new(&args.what);
         let check = deployment.verify_file(path, &session.context).await?;
-        return tell_file(&check, session);
+        return telling::tell_file(&check, session);
     }
+    let sample = args.sample.as_deref().map(|text| Sample::new(text, args.seed)).transpose()?;
     let deployment = setup::for_reading(&args.from, &session.common)?;
-    let job = args.from.job.as_deref();
-    let query = if args.all {
-        Query { job, ..Query::default() }
-    } else {
-        Query::for_backup(job, &args.what)?
+    let query = match is_one {
+        true => Query::for_backup(args.from.job.as_deref(), &args.what)?,
+        false => Query {
+            job: args.from.job.as_deref(),
+            since: args.since.as_deref().map(|t| list::since(t, &Zoned::now())).transpose()?,
+            ..Query::default()
+        },
     };
     let catalog = session.context.cancel.guard(deployment.catalog(&query)).await?;
-    let entries = if args.all {
-        // What can't even be listed can't be checked either.
-        if catalog.backups.is_empty() {
-            catalog.find("latest")?;
-        }
-        catalog.backups.iter().collect()
-    } else {
-        vec![catalog.find(&args.what)?]
+    let mut entries = match is_one {
+        true => vec![wanted(&catalog, &args.what)?],
+        false => catalog.backups.iter().collect(),
     };
-    verify_entries(&deployment, &entries, &catalog, session).await
+    if entries.is_empty() {
+        // What can't even be listed can't be checked either.
+        wanted(&catalog, "latest")?;
+    }
+    let of = entries.len();
+    if let Some(sample) = &sample {
+        entries = sample.choose(entries);
+        telling::tell_sample(sample, &entries, of, session)?;
+    }
+    let mut round = Round::default();
+    let options = VerifyOptions { level: args.level.into(), repair: args.repair };
+    round.verify(&deployment, &entries, options, args.jobs.get(), session).await?;
+    // What was repaired is no problem any more.
+    let fresh = match round.has_repaired {
+        true => Some(session.context.cancel.guard(deployment.catalog(&query)).await?),
+        false => None,
+    };
+    let problems = &fresh.as_ref().unwrap_or(&catalog).problems;
+    for problem in problems {
+        round.worst = worse(round.worst, Some(problem_kind(&problem.error)));
+    }
+    telling::tell_problems(problems);
+    if session.common.json {
+        let sample = sample.map(|sample| telling::sample_json(&sample, &entries, of));
+        output::print_json(&json!({
+            "verified": round.documents, "problems": telling::problems_json(problems),
+            "sample": sample,
+        }))?;
+    }
+    Ok(round.worst.map_or(0, exit_code))
 }
 
 /// Whether an argument means a file: it names one, or at least looks like a path.
@@ -47,52 +85,97 @@ pub fn names_a_file(what: &str) -> bool {
     !is_id && (what.contains(['/', '.']) || Path::new(what).exists())
 }
 
-async fn verify_entries(
-    deployment: &Deployment,
-    entries: &[&CatalogEntry],
-    catalog: &Catalog,
-    session: &Session,
-) -> Result<u8> {
-    let mut documents = Vec::new();
-    let mut worst: Option<ErrorKind> = None;
-    for entry in entries {
-        let reports = deployment.verify(entry, &session.context).await?;
-        // One that had read everything when the signal came stands.
-        let interrupted = |report: &VerifyReport| {
-            report.worst().is_some_and(|error| error.kind() == ErrorKind::Interrupted)
+/// The backup to verify. A manifest that is damaged somewhere is found damage, and keeps no
+/// other copy of the backup from being looked at.
+fn wanted<'a>(catalog: &'a Catalog, what: &str) -> Result<&'a CatalogEntry> {
+    let is_damage = |error: &Error| error.kind() == ErrorKind::Damaged;
+    let only_damage = catalog.problems.iter().all(|problem| is_damage(&problem.error));
+    match (catalog.find(what), &catalog.backups[..]) {
+        (Err(error), [entry]) if error.kind() == ErrorKind::Unchecked && only_damage => Ok(entry),
+        (Err(error), _) if error.kind() == ErrorKind::Unchecked && only_damage => {
+            Err(error.with_kind(ErrorKind::Damaged))
+        }
+        (found, _) => found,
+    }
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Round {
+    documents: Vec<serde_json::Value>,
+    worst: Option<ErrorKind>,
+    has_repaired: bool,
+}
+
+impl Round {
+    /// Verifies several backups, `jobs` at the same time; tells of each in its turn.
+    async fn verify(
+        &mut self,
+        deployment: &Deployment,
+        entries: &[&CatalogEntry],
+        options: VerifyOptions,
+        jobs: usize,
+        session: &Session,
+    ) -> Result<()> {
+        // Of several at once no bar could tell.
+        let context = match jobs {
+            1 => session.context.clone(),
+            _ => session.context.without_progress(),
         };
-        if reports.iter().any(interrupted) {
-            return Err(session.context.cancel.error());
+        let verify = |entry| verify_one(deployment, entry, options, &context);
+        let mut verified = stream::iter(entries.iter().copied().map(verify)).buffered(jobs);
+        let mut failure = None;
+        // After a failure, too, what has begun is ended: a repair must not be dropped.
+        while let Some((entry, result)) = verified.next().await {
+            match result {
+                Ok(verified) if failure.is_none() => self.note(entry, &verified, session)?,
+                Ok(_) => {}
+                Err(error) => {
+                    // The others would fail in the same way: no key, no storage.
+                    context.cancel.interrupt("the verification of another backup failed");
+                    failure = failure.or(Some(error));
+                }
+            }
         }
-        for report in &reports {
-            worst = worse(worst, report.worst().map(Error::kind));
-            tell_copy(entry, report, session)?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn note(&mut self, entry: &CatalogEntry, verified: &Verified, session: &Session) -> Result<()> {
+        self.has_repaired |= !verified.repaired.is_empty();
+        for report in &verified.reports {
+            self.worst = worse(self.worst, report.worst().map(Error::kind));
         }
-        for storage in &entry.missing_in {
-            worst = worse(worst, Some(ErrorKind::Incomplete));
-            let label = Style::for_stderr().yellow("missing:");
-            eprintln!("{label} {} has no copy in storage {storage}", entry.id);
+        for unrepaired in &verified.unrepaired {
+            self.worst = worse(self.worst, Some(problem_kind(&unrepaired.error)));
         }
-        documents.push(json!({
-            "backup": entry.id.to_string(),
-            "missing_in": entry.missing_in,
-            "copies": reports.iter().map(report_json).collect::<Vec<_>>(),
-        }));
+        if !entry.missing_in.is_empty() {
+            self.worst = worse(self.worst, Some(ErrorKind::Incomplete));
+        }
+        telling::tell_backup(entry, verified, session)?;
+        self.documents.push(telling::backup_json(entry, verified));
+        Ok(())
     }
-    for problem in &catalog.problems {
-        worst = worse(worst, Some(problem_kind(&problem.error)));
-        let label = Style::for_stderr().red("not checked:");
-        eprintln!("{label} storage {}: {}", problem.storage, problem.error);
+}
+
+async fn verify_one<'a>(
+    deployment: &Deployment,
+    entry: &'a CatalogEntry,
+    options: VerifyOptions,
+    context: &Context,
+) -> (&'a CatalogEntry, Result<Verified>) {
+    if context.cancel.is_cancelled() {
+        return (entry, Err(context.cancel.error()));
     }
-    if session.common.json {
-        let problems: Vec<Value> = catalog
-            .problems
-            .iter()
-            .map(|p| json!({ "storage": p.storage, "error": error_json(&p.error) }))
-            .collect();
-        output::print_json(&json!({ "verified": documents, "problems": problems }))?;
+    let verified = deployment.verify(entry, &options, context).await;
+    // One that had read everything when the signal came stands.
+    let is_interrupted = |verified: &Verified| {
+        let worst = verified.reports.iter().filter_map(|report| report.worst());
+        worst.map(Error::kind).any(|kind| kind == ErrorKind::Interrupted)
+    };
+    match verified {
+        Ok(verified) if is_interrupted(&verified) => (entry, Err(context.cancel.error())),
+        other => (entry, other),
     }
-    Ok(worst.map_or(0, exit_code))
 }
 
 /// A damaged manifest is damage; a storage that does not answer is not.
@@ -113,84 +196,4 @@ fn worse(a: Option<ErrorKind>, b: Option<ErrorKind>) -> Option<ErrorKind> {
         _ => 4,
     };
     [a, b].into_iter().flatten().min_by_key(rank)
-}
-
-fn tell_copy(entry: &CatalogEntry, report: &VerifyReport, session: &Session) -> Result<()> {
-    let style = Style::for_stdout();
-    let bytes: u64 = report.checks.iter().filter_map(|check| check.result.as_ref().ok()).sum();
-    let mut text = match report.worst() {
-        None => format!(
-            "{} {} in {}: {} read back\n",
-            style.green("whole"),
-            entry.id,
-            report.storage,
-            output::size(bytes)
-        ),
-        Some(error) => {
-            let word = match error.kind() {
-                ErrorKind::Damaged => "DAMAGED",
-                ErrorKind::Refused => "NOT OURS",
-                _ => "could not check",
-            };
-            format!("{} {} in {}\n", style.red(word), entry.id, report.storage)
-        }
-    };
-    let failed =
-        report.checks.iter().filter_map(|check| Some((&check.what, check.result.as_ref().err()?)));
-    for (what, error) in failed {
-        text.push_str(&format!("  {what}: {error}\n"));
-        if let Some(advice) = error.advice() {
-            text.push_str(&format!("    next: {advice}\n"));
-        }
-    }
-    let is_good_news = report.worst().is_none();
-    if session.common.json || (session.common.quiet && is_good_news) {
-        return Ok(());
-    }
-    output::print(&text)
-}
-
-fn report_json(report: &VerifyReport) -> Value {
-    let checks: Vec<Value> = report
-        .checks
-        .iter()
-        .map(|check| match &check.result {
-            Ok(bytes) => json!({ "what": check.what, "ok": true, "bytes": bytes }),
-            Err(error) => json!({ "what": check.what, "ok": false, "error": error_json(error) }),
-        })
-        .collect();
-    json!({ "storage": report.storage, "passed": report.worst().is_none(), "checks": checks })
-}
-
-fn tell_file(check: &FileCheck, session: &Session) -> Result<u8> {
-    let layers = match &check.file.layers[..] {
-        [] => "no layers".to_owned(),
-        layers => layers.join(", "),
-    };
-    let path = check.file.path.display();
-    let passed = check.unchecked.is_none();
-    if session.common.json {
-        output::print_json(&json!({
-            "file": check.file.path, "layers": check.file.layers, "checksummed": check.checksummed,
-            "plain_bytes": check.plain_bytes, "inventory": check.inventory, "passed": passed,
-            "unchecked": check.unchecked,
-        }))?;
-    } else if !(session.common.quiet && passed) {
-        let style = Style::for_stdout();
-        let size = output::size(check.plain_bytes);
-        output::print(&match check.unchecked {
-            None => format!("{} {path}: {layers}; {}, {size}\n", style.green("whole"), check.what),
-            Some(why) => {
-                let word = style.red("could not check");
-                format!("{word} {path}: {layers} can be undone, {size}; {}: {why}\n", check.what)
-            }
-        })?;
-    }
-    if passed && !check.checksummed {
-        session.context.warn(&format!(
-            "{path} carries no checksum: its structure was walked to the end, but a changed byte \
-             inside a value would not be noticed"
-        ));
-    }
-    Ok(if passed { 0 } else { exit_code(ErrorKind::Unchecked) })
 }

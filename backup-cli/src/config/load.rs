@@ -67,7 +67,7 @@ impl Config {
             layout::check_job_name(name)?;
             self.check_job(name, job)?;
         }
-        Ok(())
+        self.restore.check()
     }
 
     fn check_job(&self, name: &str, job: &super::JobConfig) -> Result<()> {

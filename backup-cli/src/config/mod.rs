@@ -1,8 +1,10 @@
 //! The configuration, as data: what the file says, checked, with nothing opened yet.
 
+mod drill;
 mod env_file;
 mod environment;
 mod load;
+mod restore;
 mod storage;
 mod value;
 
@@ -12,8 +14,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use drill::{DrillConfig, DrillServerConfig};
 pub use environment::Environment;
 pub use load::{DEFAULT_LOCATIONS, find_config};
+pub use restore::{
+    Argv, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, DEFAULT_KEEP_OLD, DEFAULT_SESSION_TIMEOUT,
+    HealthConfig, RestoreConfig,
+};
 pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
@@ -36,6 +43,10 @@ pub struct Config {
     pub encryption: EncryptionConfig,
     /// Jobs by name.
     pub job: BTreeMap<String, JobConfig>,
+    /// What surrounds a restore into the application's own database.
+    pub restore: RestoreConfig,
+    /// Where backups are tried out.
+    pub drill: DrillConfig,
 }
 
 /// `[encryption]`: what encrypts, signs and opens backups.

@@ -122,8 +122,9 @@ fn sftp_abilities(server: &backup_storage::SftpServer) -> Vec<Ability> {
         ability(
             server.excludes,
             "of two runs one gets an id",
-            "two runs can't exclude each other: their ids end in random letters",
-            "nothing needs to be done; OpenSSH's sftp-server can",
+            "the server can't make a name that is not taken (no hard links): what its rename does \
+             is tried before each claim, and where it replaces files no backup is stored",
+            "use a server with OpenSSH's sftp-server",
         ),
     ]
 }

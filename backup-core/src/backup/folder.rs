@@ -20,12 +20,21 @@ pub(super) struct Folder<'a> {
     held: Vec<Arc<dyn Storage>>,
     alive: Vec<Arc<dyn Storage>>,
     failed: Vec<(String, Error)>,
+    /// Names of storages where the manifest may be: it was sent, and no answer told.
+    perhaps_listed: Vec<String>,
 }
 
 impl<'a> Folder<'a> {
     pub(super) fn new(plan: &'a BackupPlan, claim: Claim<'a>) -> Self {
         let (path, held) = (claim.id.folder(&plan.job), claim.held());
-        Self { plan, path, alive: held.clone(), held, failed: claim.failed }
+        Self {
+            plan,
+            path,
+            alive: held.clone(),
+            held,
+            failed: claim.failed,
+            perhaps_listed: Vec::new(),
+        }
     }
 
     pub(super) fn key(&self, file: &str) -> String {
@@ -156,7 +165,10 @@ impl<'a> Folder<'a> {
                     self.held.retain(|held| held.name() != storage.name());
                     Err(self.id_is_used(storage.as_ref()))
                 }
-                Err(error) => Err(error),
+                Err(error) => {
+                    self.perhaps_listed.push(storage.name().to_owned());
+                    Err(error)
+                }
             });
         }
         let published = results.iter().filter(|result| result.is_ok()).count();
@@ -238,12 +250,16 @@ impl<'a> Folder<'a> {
     pub(super) async fn discard(&self, context: &Context) {
         let removals = self.held.iter().map(|storage| async move {
             if let Err(error) = self.remove_from(storage.as_ref()).await {
-                context.warn(&format!(
-                    "what this run wrote stays in storage {} under {} ({error}); it is not \
-                     listed, and a later run sweeps it",
-                    storage.name(),
-                    self.path
-                ));
+                let name = storage.name();
+                let fate = match self.perhaps_listed.iter().any(|unsure| unsure == name) {
+                    false => "it is not listed, and a later run sweeps it",
+                    true => {
+                        "whether its manifest was stored is not known: `marb-backup list` shows \
+                         whether it is a backup; if not, a later run sweeps it"
+                    }
+                };
+                let place = format!("storage {name} under {}", self.path);
+                context.warn(&format!("what this run wrote stays in {place} ({error}); {fate}"));
             }
         });
         join_all(removals).await;

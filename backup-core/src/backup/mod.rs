@@ -152,7 +152,8 @@ async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
     let look = async { Ok(Catalog::query(&plan.storages, &query).await) };
     let catalog = context.cancel.guard(look).await?;
     refuse_foreign_folder(plan, &catalog, context)?;
-    let sweep = sweep::sweep_leftovers(plan, &catalog.unreachable, context);
+    let newest = catalog.backups.last().map(|newest| newest.id);
+    let sweep = sweep::sweep_leftovers(plan, newest, &catalog.unreachable, context);
     context.cancel.guard(sweep).await?;
     let claim = claim::claim(plan, !catalog.unreachable.is_empty(), context).await?;
     let id = claim.id;

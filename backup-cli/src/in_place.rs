@@ -1,0 +1,164 @@
+//! Restoring over what a database holds: the old way, made safe.
+//!
+//! 1. The backup is read and checked to its end, and nothing is touched.
+//! 2. The plan says what is replaced, what goes with it and what stays; something in the way ends
+//!    it here.
+//! 3. A safety backup of the database, by the ordinary way. When it fails nothing is restored.
+//! 4. The backup is read again, and checked again on its way into one transaction, which is
+//!    committed after the comparison.
+
+use backup_core::pipeline::Context;
+use backup_core::{Error, Result, SourceIdentity};
+use backup_pg::InPlacePlan;
+
+use crate::restoring::RestoreOptions;
+use crate::{Deployment, RestoreFrom, RestoreSummary};
+
+/// What is backed up before a restore in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SafetyBackup {
+    /// The database, by this job.
+    Of(String),
+    /// Nothing: what the database holds is lost.
+    None,
+}
+
+/// What a restore in place did.
+#[derive(Debug)]
+pub struct InPlaceSummary {
+    /// What it replaced, and what it left.
+    pub plan: InPlacePlan,
+    /// The backup that holds what the database held before.
+    pub safety_backup: Option<String>,
+    /// What came back.
+    pub restored: RestoreSummary,
+}
+
+impl Deployment {
+    /// What a restore in place would do. Reads the backup to its end; changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the backup; when the database does not answer. That something is in
+    /// the way is no error here: see [`InPlacePlan::blocks`].
+    pub async fn plan_in_place(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<InPlacePlan> {
+        refuse_selection(options)?;
+        let source = self.open_source(from, options, context).await?;
+        context.step("reading the backup to its end");
+        let archive = source.check(context).await?;
+        let sink = self.restore_sink(&source, options, true).await?;
+        context.cancel.guard(sink.plan_in_place(archive.toc())).await
+    }
+
+    /// Restores over what the database holds, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when something stands in the way or the safety backup fails;
+    /// otherwise the first cause. The database is as it was then.
+    pub async fn restore_in_place(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &RestoreOptions,
+        safety: &SafetyBackup,
+        context: &Context,
+    ) -> Result<InPlaceSummary> {
+        refuse_selection(options)?;
+        let source = self.open_source(from, options, context).await?;
+        context.step("reading the backup to its end, before anything is touched");
+        let archive = source.check(context).await?;
+        let sink = self.restore_sink(&source, options, true).await?;
+        let plan = context.cancel.guard(sink.plan_in_place(archive.toc())).await?;
+        plan.check()?;
+        let safety_backup = match safety {
+            SafetyBackup::Of(job) => Some(self.safety_backup(job, options, context).await?),
+            SafetyBackup::None => None,
+        };
+        context.step(&format!("restoring over what {} holds", plan.database));
+        let restored = self.restore_source(&source, options, true, context).await;
+        let restored = match (restored, &safety_backup) {
+            (Ok(restored), _) => restored,
+            (Err(error), Some(id)) => {
+                context.warn(&format!("the safety backup {id} stays"));
+                return Err(error);
+            }
+            (Err(error), None) => return Err(error),
+        };
+        Ok(InPlaceSummary { plan, safety_backup, restored })
+    }
+
+    /// Backs up what is about to be replaced; returns the backup's id.
+    async fn safety_backup(
+        &self,
+        job: &str,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<String> {
+        context.step(&format!("safety backup by the job {job}"));
+        let refused = |message: String| {
+            Error::refused("safety backup", message).next_step(
+                "see what `marb-backup doctor` says, or go on without one (--no-safety-backup)",
+            )
+        };
+        let target = self.connect(&options.target, "target").await?.identity();
+        let of_job = self.connect(&self.job(job)?.postgres.url, "database").await?.identity();
+        if !same_database(&target, &of_job) {
+            return Err(refused(format!(
+                "the job {job} backs up {} on {}, not {} on {}",
+                of_job.database, of_job.server, target.database, target.server
+            )));
+        }
+        match self.backup(job, false, context).await {
+            Ok(report) => {
+                for (storage, error) in &report.failed {
+                    context.warn(&format!("the safety backup is not in {storage}: {error}"));
+                }
+                Ok(report.manifest.id.to_string())
+            }
+            Err(error) if context.cancel.is_cancelled() => Err(error),
+            Err(error) => {
+                Err(refused("it failed, so nothing was restored".to_owned()).caused_by(error))
+            }
+        }
+    }
+}
+
+/// Whether both are the same database. Not every role may see a server's own number.
+fn same_database(a: &SourceIdentity, b: &SourceIdentity) -> bool {
+    let same_server = match (&a.system_identifier, &b.system_identifier) {
+        (Some(a), Some(b)) => a == b,
+        _ => a.server == b.server,
+    };
+    same_server && a.database == b.database
+}
+
+fn refuse_selection(options: &RestoreOptions) -> Result<()> {
+    if options.selection.is_none() {
+        return Ok(());
+    }
+    Err(Error::usage("restore", "selected tables and a restore in place exclude each other")
+        .next_step("leave out --in-place: selected tables are added to a database that is in use"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_safety_backup_of_another_database_is_none() {
+        let identity = |id: Option<&str>, server: &str, database: &str| SourceIdentity {
+            system_identifier: id.map(str::to_owned),
+            server: server.to_owned(),
+            database: database.to_owned(),
+        };
+        let live = identity(Some("1"), "socket", "app");
+        assert!(same_database(&live, &identity(Some("1"), "db:5432", "app")));
+        assert!(!same_database(&live, &identity(Some("2"), "socket", "app")));
+        assert!(!same_database(&live, &identity(Some("1"), "socket", "app2")));
+        assert!(same_database(&live, &identity(None, "socket", "app")));
+        assert!(!same_database(&live, &identity(None, "db:5432", "app")));
+    }
+}

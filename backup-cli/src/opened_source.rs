@@ -1,0 +1,199 @@
+//! Where a restore's bytes come from: a backup whose origin was checked, or a plain file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_core::pipeline::{self, Context, Flow, Limits};
+use backup_core::{
+    BackupReader, CatalogEntry, Contents, Decoders, Error, ErrorKind, Inventory, Origin, Part,
+    PartRole, Result, Sink,
+};
+use backup_pg::{ArchiveCheck, ArchiveSummary, COMMIT_TIMEOUT, Globals};
+
+use crate::restoring::{CHUNK_TIMEOUT, RestoreOptions};
+use crate::{Content, Deployment, ForeignFile, RestoreFrom};
+
+/// A pg_dump archive that can be read, more than once.
+pub(crate) struct OpenedSource {
+    /// The backup's id, or the file.
+    pub label: String,
+    /// Roles to create, where the backup has them and they are wanted.
+    pub globals: Option<Globals>,
+    /// Bytes of the archive, where that is known.
+    pub plain_bytes: Option<u64>,
+    /// What one must know about it.
+    pub notes: Vec<String>,
+    kind: Kind,
+}
+
+enum Kind {
+    Backup { reader: Box<BackupReader>, part: Part, contents: Box<Contents> },
+    File { file: ForeignFile, decoders: Decoders },
+}
+
+impl Deployment {
+    /// Opens what a restore reads.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when nothing proves who wrote a backup, [`ErrorKind::Usage`] when a
+    /// file holds something else than an archive.
+    pub(crate) async fn open_source(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<OpenedSource> {
+        match from {
+            RestoreFrom::Backup(entry) => self.open_backup(entry, options, context).await,
+            RestoreFrom::File(path) => self.open_file(path, context).await,
+        }
+    }
+
+    async fn open_backup(
+        &self,
+        entry: &CatalogEntry,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<OpenedSource> {
+        let reader = self.reader(entry, context).await?;
+        let part = reader.manifest().part(PartRole::Database).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
+        })?;
+        let contents = reader.contents(context).await?;
+        // With a wrong passphrase the contents can't be opened: that is "could not check". A
+        // signature that is wrong though the key is right is a forgery.
+        let keys = self.keys().await?;
+        let authenticate = keys.authenticate();
+        match reader.origin(authenticate.as_deref()).await? {
+            Origin::Proven => {}
+            // Who uses no keys at all has nothing that could prove it.
+            Origin::Unsigned if keys.is_empty() && !reader.manifest().is_encrypted() => {}
+            unproven if options.accept_unsigned => {
+                context.warn(&format!("going on as told, though {}", unproven.error().message()));
+            }
+            unproven => return Err(unproven.error()),
+        }
+        let globals = match reader.manifest().part(PartRole::Globals) {
+            Some(part) if options.globals => {
+                Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
+            }
+            _ => None,
+        };
+        Ok(OpenedSource {
+            label: entry.id.to_string(),
+            globals,
+            plain_bytes: contents.part(&part.name).map(|plain| plain.bytes),
+            notes: Vec::new(),
+            kind: Kind::Backup { reader: Box::new(reader), part, contents: Box::new(contents) },
+        })
+    }
+
+    async fn open_file(&self, path: &Path, context: &Context) -> Result<OpenedSource> {
+        let decoders = self.keys().await?.decoders();
+        let file = ForeignFile::recognise(path, &decoders, context).await?;
+        if file.content != Content::Archive {
+            return Err(cannot_restore(&file));
+        }
+        let mut notes = vec!["a plain file carries no roles; those it needs were there".to_owned()];
+        if !file.has_checksum() {
+            notes.push(
+                "the file carries no checksum: a changed byte inside a value would not be noticed"
+                    .to_owned(),
+            );
+        }
+        Ok(OpenedSource {
+            label: path.display().to_string(),
+            globals: None,
+            plain_bytes: None,
+            notes,
+            kind: Kind::File { file, decoders },
+        })
+    }
+}
+
+impl OpenedSource {
+    /// The backup that it is, with the part that holds the archive; `None` for a plain file.
+    pub fn backup(&self) -> Option<(&BackupReader, &Part, &Contents)> {
+        match &self.kind {
+            Kind::Backup { reader, part, contents } => Some((reader, part, contents)),
+            Kind::File { .. } => None,
+        }
+    }
+
+    /// What the backup says is inside; `None` for a plain file.
+    pub fn inventory(&self) -> Option<&Inventory> {
+        match &self.kind {
+            Kind::Backup { part, contents, .. } => {
+                contents.part(&part.name).map(|plain| &plain.inventory)
+            }
+            Kind::File { .. } => None,
+        }
+    }
+
+    /// Version of the server that was backed up; `None` for a plain file.
+    pub fn server_version(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Backup { reader, .. } => {
+                reader.manifest().postgres.as_ref().map(|versions| versions.server.as_str())
+            }
+            Kind::File { .. } => None,
+        }
+    }
+
+    /// Reads all of it into `sink`, which commits only when every byte was as it should be.
+    ///
+    /// # Errors
+    /// The first cause, with the other copies of damaged data.
+    pub async fn read_into(&self, sink: Arc<dyn Sink>, context: &Context) -> Result<()> {
+        match &self.kind {
+            Kind::Backup { reader, part, contents } => {
+                let flow = reader.flow(part, Some(contents), sink)?;
+                run(flow, context).await.map_err(|error| reader.advise(error))
+            }
+            Kind::File { file, decoders } => run(file.flow(decoders, sink)?, context).await,
+        }
+    }
+
+    /// Reads and checks all of it, and keeps what it says it contains.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self, context: &Context) -> Result<ArchiveSummary> {
+        let check = ArchiveCheck::new();
+        self.read_into(Arc::new(check.clone()), context).await?;
+        check.summary().ok_or_else(|| {
+            Error::failed("restore", "it was read without a summary; please report this")
+        })
+    }
+}
+
+async fn run(flow: Flow, context: &Context) -> Result<()> {
+    // The rest after the last byte (indexes, constraints, the comparison) takes long.
+    let limits = Limits { sink_stall: CHUNK_TIMEOUT, commit: COMMIT_TIMEOUT, ..Limits::default() };
+    pipeline::run(Flow { limits, ..flow }, context).await.map(|_| ())
+}
+
+fn globals(sql: &[u8]) -> Result<Globals> {
+    let text = std::str::from_utf8(sql).map_err(|e| {
+        Error::damaged("globals", "the globals part is not UTF-8")
+            .next_step("restore with --no-globals and create the roles by hand")
+            .caused_by(e)
+    })?;
+    Globals::read(text)
+}
+
+fn cannot_restore(file: &ForeignFile) -> Error {
+    let path = file.path.display();
+    let (what, next_step) = match file.content {
+        Content::Sql => ("SQL text", "load it with psql -X -1 -v ON_ERROR_STOP=1 -f FILE"),
+        Content::TarArchive => (
+            "a pg_dump archive in tar format",
+            "load it with pg_restore --exit-on-error -d DATABASE FILE",
+        ),
+        Content::Archive | Content::Unknown => (
+            "no pg_dump archive",
+            "name a file that pg_dump --format=custom wrote, whatever compressed or encrypted it",
+        ),
+    };
+    Error::usage("restore", format!("{path} holds {what}")).next_step(next_step)
+}

@@ -1,0 +1,179 @@
+//! Restore beside, prove, swap: a backup into a database that is in use.
+//!
+//! The backup is restored into a database of its own beside the live one, compared, checked and
+//! migrated there while the application runs. Only then the services stop, the two databases
+//! exchange their names, the services start, and the application says that it works. What fails
+//! at any step is put back; nothing that was ever live is dropped.
+//!
+//! Architecture invariants: how far a swap is stands on the server
+//! ([`backup_pg::swap`]), so one command finishes or undoes it from anywhere; services that
+//! were stopped are started again in every outcome but a killed process, and by that command
+//! then.
+
+mod beside;
+pub(crate) mod checks;
+mod cleanup;
+mod plan;
+mod recover;
+mod site;
+mod ticket;
+mod url;
+mod window;
+
+use std::panic::AssertUnwindSafe;
+
+use backup_core::pipeline::Context;
+use backup_core::{Error, Result};
+use backup_pg::swap::{Resumed, RunId, SwapOrder};
+use futures_util::FutureExt;
+use jiff::Timestamp;
+
+pub use checks::SqlCheckPassed;
+pub use plan::{PlannedStep, SwapPlan};
+pub use recover::Recovery;
+pub use site::SwapTarget;
+
+use crate::opened_source::OpenedSource;
+use crate::{Deployment, RestoreFrom, RestoreOptions, RestoreSummary};
+use beside::Beside;
+use site::Site;
+use window::Window;
+
+/// How a backup is swapped in.
+#[derive(Debug, Clone)]
+pub struct SwapOptions {
+    /// The database that is to be replaced.
+    pub target: SwapTarget,
+    /// How it is restored; its own target does not count.
+    pub restore: RestoreOptions,
+    /// Go on though a replication slot or a subscription stays with the old database.
+    pub accept_replication_break: bool,
+    /// Keep the new database when it fails before it was live.
+    pub keep_failed: bool,
+}
+
+/// A backup that is live now.
+#[derive(Debug)]
+pub struct SwapReport {
+    /// What was restored and compared.
+    pub restored: RestoreSummary,
+    /// The live database.
+    pub database: String,
+    /// The run.
+    pub run: RunId,
+    /// Where the old database stays, closed.
+    pub before: String,
+    /// The SQL checks.
+    pub checks: Vec<SqlCheckPassed>,
+    /// Migrations that were run.
+    pub migrations: usize,
+    /// How long the application was down: from the first `stop` to healthy.
+    pub downtime: std::time::Duration,
+    /// How long the database was closed.
+    pub closed_for: std::time::Duration,
+    /// How many sessions were ended.
+    pub sessions_ended: usize,
+    /// Whether the application itself said that it works.
+    pub healthy: bool,
+    /// What one must know, a line each.
+    pub notes: Vec<String>,
+}
+
+impl Deployment {
+    /// What [`Deployment::restore_and_swap`] would do. Touches nothing.
+    ///
+    /// # Errors
+    /// When archive or server can't be read. What stands in the way is among the findings.
+    pub async fn plan_swap(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &SwapOptions,
+        context: &Context,
+    ) -> Result<SwapPlan> {
+        let site = context.cancel.guard(self.site(&options.target)).await?;
+        let swap = site.swap();
+        context.cancel.guard(swap.refuse_unfinished()).await?;
+        let run = swap.new_run(Timestamp::now()).await?;
+        let source = self.open_source(from, &options.restore, context).await?;
+        self.swap_plan(&site, &source, options, &run, context).await
+    }
+
+    /// Restores a backup beside a live database, proves it, and swaps it in. `tell` gets the
+    /// plan before anything is touched.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when the preflight found something
+    /// in the way or an unfinished swap is there; otherwise the first cause. In every case the
+    /// old database is live, and the services that were stopped run again, or the error says
+    /// what to do.
+    pub async fn restore_and_swap(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &SwapOptions,
+        context: &Context,
+        tell: &(dyn Fn(&SwapPlan) + Sync),
+    ) -> Result<SwapReport> {
+        let site = context.cancel.guard(self.site(&options.target)).await?;
+        let (ticket, _job) = site.lock(self)?;
+        let swap = site.swap();
+        context.cancel.guard(swap.refuse_unfinished()).await?;
+        let run = swap.new_run(Timestamp::now()).await?;
+        let source = self.open_source(from, &options.restore, context).await?;
+        let plan = self.swap_plan(&site, &source, options, &run, context).await?;
+        tell(&plan);
+        plan.refuse_blocking()?;
+
+        ticket.begin(&run)?;
+        let order = SwapOrder { run, backup: from.backup_id() };
+        let doing = self.build_and_swap(&site, &source, options, &order, context);
+        let done = AssertUnwindSafe(doing).catch_unwind().await;
+        let done = done.unwrap_or_else(|_| {
+            Err(Error::failed("restore", "broke off; please report this")
+                .next_step("run `marb-backup restore --rollback`"))
+        });
+        if done.is_err() {
+            let _ = site.run_every("on_failure", &site.config.on_failure, context).await;
+        }
+        // Told as a warning when it fails: what it comes after is done.
+        let _ = site.run_every("after", &site.config.after, context).await;
+        ticket.end();
+        done
+    }
+
+    async fn build_and_swap(
+        &self,
+        site: &Site,
+        source: &OpenedSource,
+        options: &SwapOptions,
+        order: &SwapOrder,
+        context: &Context,
+    ) -> Result<SwapReport> {
+        let beside = self.build_beside(site, source, options, order, context).await?;
+        let window = Window {
+            site: site.clone(),
+            order: order.clone(),
+            resumes: false,
+            keep_failed: options.keep_failed,
+            context: context.clone(),
+        };
+        let passed = window.pass().await?;
+        let Resumed::Exchanged(exchanged) = passed.resumed else {
+            return Err(Error::failed("swap", "the databases were not swapped"));
+        };
+        let Beside { restored, checks, mut notes } = beside;
+        notes.extend(restored.notes.iter().cloned());
+        Ok(SwapReport {
+            restored,
+            database: site.live.clone(),
+            run: order.run.clone(),
+            before: exchanged.before,
+            checks,
+            migrations: site.config.migrate.len(),
+            downtime: passed.downtime,
+            closed_for: exchanged.closed_for,
+            sessions_ended: exchanged.sessions_ended.len(),
+            healthy: site.health.is_some(),
+            notes,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! What a swap would do, found out without touching anything.
+
+use std::sync::Arc;
+
+use backup_core::Result;
+use backup_core::pipeline::Context;
+use backup_pg::swap::{Names, RunId};
+use backup_pg::{ArchiveHead, Needs, PreflightOptions, RestoreMode, TablespaceMap, preflight};
+use serde::Serialize;
+
+use super::SwapOptions;
+use super::site::Site;
+use crate::Deployment;
+use crate::opened_source::OpenedSource;
+
+/// What a swap would do, and what the preflight found.
+#[derive(Debug, Clone, Serialize)]
+pub struct SwapPlan {
+    /// The backup's id, or the file.
+    pub from: String,
+    /// The database that is to be replaced.
+    pub database: String,
+    /// Its server.
+    pub server: String,
+    /// The run's name.
+    pub run: String,
+    /// Where the backup is restored to and proven.
+    pub restoring: String,
+    /// Where the old database stays after the swap.
+    pub before: String,
+    /// Where the new one stays when it has to be put back.
+    pub failed: String,
+    /// What will be done, in order.
+    pub steps: Vec<PlannedStep>,
+    /// What the preflight found; the blocking ones first.
+    pub findings: Vec<backup_pg::Finding>,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStep {
+    /// What is done.
+    pub what: String,
+    /// Whether the application is down meanwhile.
+    pub application_down: bool,
+}
+
+impl SwapPlan {
+    /// The refusal for what the preflight found to be in the way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] naming each of them.
+    pub fn refuse_blocking(&self) -> Result<()> {
+        backup_pg::refuse_blocking(&self.findings)
+    }
+}
+
+impl Deployment {
+    /// Looks at archive and server. Changes nothing.
+    pub(super) async fn swap_plan(
+        &self,
+        site: &Site,
+        source: &OpenedSource,
+        options: &SwapOptions,
+        run: &RunId,
+        context: &Context,
+    ) -> Result<SwapPlan> {
+        context.step("preflight");
+        let needs = needs(source, context).await?;
+        let names = Names::new(&site.live, run);
+        let tablespaces = TablespaceMap {
+            ignore: options.restore.no_tablespaces,
+            renamed: options.restore.tablespaces.iter().cloned().collect(),
+        };
+        let ask = PreflightOptions {
+            mode: RestoreMode::Swap,
+            new_names: names.all().map(str::to_owned).to_vec(),
+            clients: vec![site.application()?],
+            search: self.tool_search(),
+            globals: source.globals.clone(),
+            role_map: options.restore.roles.iter().cloned().collect(),
+            no_owners: options.restore.no_owners,
+            tablespaces,
+            accept_replication_break: options.accept_replication_break,
+        };
+        let asked = preflight(&site.admin, Some(&site.live), &needs, &ask);
+        let findings = context.cancel.guard(asked).await?;
+        Ok(SwapPlan {
+            from: source.label.clone(),
+            database: site.live.clone(),
+            server: site.admin.name(),
+            run: run.to_string(),
+            steps: steps(site, &names),
+            restoring: names.restoring,
+            before: names.before,
+            failed: names.failed,
+            findings,
+        })
+    }
+}
+
+/// What the archive wants of a server.
+async fn needs(source: &OpenedSource, context: &Context) -> Result<Needs> {
+    let head = ArchiveHead::new();
+    let read = source.read_into(Arc::new(head.clone()), &context.without_progress()).await;
+    let mut needs = Needs::from_toc(&head.judge(read)?);
+    if let Some(inventory) = source.inventory() {
+        needs = needs.with_inventory(inventory);
+    }
+    if let Some(bytes) = source.plain_bytes {
+        needs = needs.with_plain_bytes(bytes);
+    }
+    if let Some(version) = source.server_version() {
+        needs = needs.with_server_version(version);
+    }
+    Ok(needs)
+}
+
+fn steps(site: &Site, names: &Names) -> Vec<PlannedStep> {
+    let config = &site.config;
+    let mut steps = Vec::new();
+    let mut add = |what: String, application_down| {
+        steps.push(PlannedStep { what, application_down });
+    };
+    let hooks = |key: &str, all: &[Vec<String>]| -> Vec<String> {
+        all.iter().map(|argv| crate::hooks::shown(key, argv)).collect()
+    };
+    for hook in hooks("before", &config.before) {
+        add(hook, false);
+    }
+    add(format!("restore into {}", names.restoring), false);
+    add("compare every table's rows with the backup".to_owned(), false);
+    for check in &config.checks {
+        add(format!("check: {}", check.trim()), false);
+    }
+    for hook in hooks("migrate", &config.migrate) {
+        add(hook, false);
+    }
+    add(format!("copy owner, grants and settings of {}, analyze", site.live), false);
+    for hook in hooks("stop", &config.stop) {
+        add(hook, true);
+    }
+    add(format!("end all sessions on {}", site.live), true);
+    add(format!("rename {0} to {1}, and {2} to {0}", site.live, names.before, names.restoring), true);
+    for hook in hooks("start", &config.start) {
+        add(hook, true);
+    }
+    if let Some(health) = &site.health {
+        add(format!("wait for {} to answer 2xx", health.label()), true);
+    }
+    for hook in hooks("after", &config.after) {
+        add(hook, false);
+    }
+    steps
+}

@@ -1,0 +1,368 @@
+//! A bit flipped or the end cut off at random places of every file of a backup of every kind:
+//! `verify` finds each, and a restore refuses it before anything live is touched, or, where it
+//! does not need the file, brings back exactly what was backed up.
+//!
+//! Restores run in this process into memory; every twentieth runs into a real server.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use backup_cli::config::{Config, Environment, Value};
+use backup_cli::{Deployment, RestoreOptions, VerifyOptions};
+use backup_core::pipeline::{self, Context};
+use backup_core::{
+    Catalog, Collect, Digest, Error, ErrorKind, Level, Origin, PartRole, Query, Result, layout,
+};
+use backup_testkit::postgres::PostgresServer;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::support::{CLAIMS, Scratch, cases, claims_digest, claims_server, seed, target_file};
+
+/// Rows of the database: its dump is a few chunks long.
+const ROWS: u32 = 1_000;
+/// One restore in so many runs into a real server.
+const REAL_ONE_IN: usize = 20;
+/// The database that is restored into.
+const RESTORED: &str = "restored";
+/// What a restore reads nothing from, or what may change in a way that makes no difference (a
+/// digit in hex as a capital).
+const NOT_NEEDED: [&str; 3] = [layout::RESTORE_NOTE, layout::SHA256SUMS, layout::SIGNATURE];
+
+/// How a backup is encrypted and signed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Key {
+    /// Encrypted and signed by a passphrase.
+    Passphrase,
+    /// Encrypted to a public key; signed by its owner, or not at all.
+    Public { signed: bool },
+    /// Neither encrypted nor signed.
+    None,
+}
+
+/// A backup of one kind, and the means to read it.
+struct Kind {
+    name: String,
+    server: PostgresServer,
+    scratch: Scratch,
+    deployment: Deployment,
+    key: Key,
+    files: Vec<PathBuf>,
+    /// What a restore takes from it: globals, dump.
+    plain: Vec<Digest>,
+    rows: String,
+}
+
+impl Kind {
+    async fn new(compression: &str, key: Key) -> Self {
+        let server = claims_server(15, ROWS).await;
+        let mut job = format!("compression = '{compression}'\n");
+        if key == Key::None {
+            job.push_str("encrypt = false\n");
+        }
+        let scratch = Scratch::with_job(&server.url(CLAIMS), &job);
+        let passphrase = format!("passphrase = {{ file = '{}' }}", scratch.path("key").display());
+        match key {
+            Key::Passphrase => {}
+            Key::Public { signed } => {
+                scratch.edit_config(&passphrase, &make_key(&scratch, signed));
+            }
+            Key::None => scratch.edit_config(&passphrase, ""),
+        }
+        scratch.run(&["backup"]).await.expect(0);
+        let config = Config::read(&scratch.path("marb-backup.toml")).unwrap();
+        let variables = [("PATH".into(), std::env::var_os("PATH").unwrap())];
+        let deployment = Deployment::new(config, Environment::new(variables)).unwrap();
+        let (files, rows) = (scratch.stored_files(), claims_digest(&server, CLAIMS).await);
+        let name = format!("{compression}, {key:?}");
+        let mut kind =
+            Self { name, server, scratch, deployment, key, files, plain: Vec::new(), rows };
+        assert_eq!(kind.verify(Level::Content).await, None, "{}", kind.name);
+        assert_eq!(kind.verify(Level::Checksums).await, None, "{}", kind.name);
+        kind.plain = kind.restore().await.unwrap();
+        assert_eq!(kind.plain.len(), 2);
+        kind
+    }
+
+    async fn catalog(&self) -> Catalog {
+        self.deployment.catalog(&Query::default()).await.unwrap()
+    }
+
+    /// The worst that listing and verifying find.
+    async fn verify(&self, level: Level) -> Option<ErrorKind> {
+        let catalog = self.catalog().await;
+        if let Some(problem) = catalog.problems.first() {
+            return Some(problem.error.kind());
+        }
+        let Some(entry) = catalog.backups.first() else { return Some(ErrorKind::NotFound) };
+        let options = VerifyOptions { level, repair: false };
+        let verified = self.deployment.verify(entry, &options, &Context::default()).await;
+        let _ = std::fs::remove_dir_all(self.files[0].parent().unwrap().join(layout::PROOFS));
+        match verified {
+            Ok(verified) => verified.reports[0].worst().map(Error::kind),
+            Err(error) => Some(error.kind()),
+        }
+    }
+
+    /// What a restore does before and while it writes, into memory: digests of what it would
+    /// have brought back.
+    async fn restore(&self) -> Result<Vec<Digest>> {
+        let (catalog, context) = (self.catalog().await, Context::default());
+        let entry = catalog.find("latest")?;
+        let reader = self.deployment.reader(entry, &context).await?;
+        let contents = reader.contents(&context).await?;
+        self.refuse_unproven(entry).await?;
+        let part = |role| {
+            let gone = || Error::new(ErrorKind::NotFound, "restore", "the backup lacks a part");
+            reader.manifest().part(role).ok_or_else(gone)
+        };
+        let globals = reader.read_part(part(PartRole::Globals)?, Some(&contents), &context).await?;
+        let memory = Collect::default();
+        let sink = Arc::new(memory.clone());
+        let flow = reader.flow(part(PartRole::Database)?, Some(&contents), sink)?;
+        let done = pipeline::run(flow, &context).await;
+        let committed = memory.take();
+        assert_eq!(done.is_ok(), committed.is_some(), "committed, and yet it failed");
+        done?;
+        Ok(vec![Digest::of(&globals), Digest::of(&committed.unwrap())])
+    }
+
+    /// A backup that was signed is restored only when its signature is right.
+    async fn refuse_unproven(&self, entry: &backup_core::CatalogEntry) -> Result<()> {
+        let options = VerifyOptions { level: Level::Checksums, repair: false };
+        let verified = self.deployment.verify(entry, &options, &Context::default()).await?;
+        let origin = verified.reports[0].origin;
+        match (origin, self.key) {
+            (Some(Origin::Proven), _) => Ok(()),
+            (Some(Origin::Unsigned), Key::None | Key::Public { signed: false }) => Ok(()),
+            _ => Err(Error::refused("restore", format!("{origin:?}"))),
+        }
+    }
+
+    /// The same for real: `None` when it was refused, else what the database holds now.
+    async fn restore_really(&self) -> Option<String> {
+        let catalog = self.catalog().await;
+        let target = Value::Literal(self.server.url(RESTORED));
+        let accept_unsigned = self.key == Key::Public { signed: false };
+        let options = RestoreOptions { accept_unsigned, ..RestoreOptions::into_database(target) };
+        let restored = match catalog.find("latest") {
+            Ok(entry) => self.deployment.restore(entry, &options, &Context::default()).await,
+            Err(error) => Err(error),
+        };
+        let made = "SELECT count(*) FROM pg_database WHERE datname LIKE '%rest%'";
+        let made = self.server.sql("postgres", made).await.unwrap();
+        if restored.is_err() {
+            assert_eq!(made, "0", "{}: something is there after {restored:?}", self.name);
+            return None;
+        }
+        let rows = claims_digest(&self.server, RESTORED).await;
+        self.server.sql("postgres", &format!("DROP DATABASE {RESTORED}")).await.unwrap();
+        Some(rows)
+    }
+
+    /// Damages one file, looks what is said, and puts it back.
+    async fn strike(&self, blow: &Blow, is_real: bool, score: &mut Score) {
+        let path = &self.files[blow.file];
+        let whole = std::fs::read(path).unwrap();
+        std::fs::write(path, blow.on(&whole)).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let what = format!("{}: {} of {name}", self.name, blow.describe(&whole));
+        for (level, found) in
+            [(Level::Content, &mut score.found), (Level::Checksums, &mut score.by_checksums)]
+        {
+            match self.verify(level).await {
+                None => score.missed.push(format!("verify, {level:?}: {what}")),
+                Some(_) => *found += 1,
+            }
+        }
+        let needed = !NOT_NEEDED.contains(&name);
+        match self.restore().await {
+            Err(_) => score.refused += 1,
+            Ok(plain) if !needed && plain == self.plain => score.exact += 1,
+            Ok(_) => score.missed.push(format!("restore: {what}")),
+        }
+        if is_real {
+            score.real += 1;
+            match self.restore_really().await {
+                None => {}
+                Some(rows) if !needed && rows == self.rows => {}
+                Some(_) => score.missed.push(format!("restore into a server: {what}")),
+            }
+        }
+        score.cases += 1;
+        std::fs::write(path, whole).unwrap();
+    }
+
+    /// The program says the same.
+    async fn strike_with_the_program(&self) {
+        let dump = self.files.iter().position(|path| path.display().to_string().contains(".dump"));
+        let path = &self.files[dump.unwrap()];
+        let whole = std::fs::read(path).unwrap();
+        let blow = Blow { file: 0, at: whole.len() / 2, bit: Some(3) };
+        std::fs::write(path, blow.on(&whole)).unwrap();
+        let run = self.scratch.run(&["verify"]).await.expect(4);
+        assert!(run.stdout.contains("DAMAGED"), "{run:#?}");
+        let to = target_file(&self.scratch, &self.server, RESTORED);
+        self.scratch.run(&["restore", "latest", "--to", &to, "--accept-unsigned"]).await.expect(4);
+        std::fs::write(path, whole).unwrap();
+        assert_eq!(self.restore_really().await.as_ref(), Some(&self.rows), "{}", self.name);
+    }
+}
+
+/// One bit flipped, or the rest cut off.
+struct Blow {
+    file: usize,
+    at: usize,
+    bit: Option<u8>,
+}
+
+impl Blow {
+    /// The dump and the manifest are hit most; every file can be.
+    fn random(files: &[PathBuf], flips: bool, random: &mut StdRng) -> Self {
+        let often = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.contains(".dump") || name == layout::MANIFEST
+        };
+        let mut file = random.gen_range(0..files.len());
+        if random.gen_bool(0.4) {
+            let favourites: Vec<usize> = (0..files.len()).filter(|n| often(&files[*n])).collect();
+            file = favourites[random.gen_range(0..favourites.len())];
+        }
+        let length = usize::try_from(std::fs::metadata(&files[file]).unwrap().len()).unwrap();
+        let bit = flips.then(|| random.gen_range(0..8));
+        Self { file, at: random.gen_range(0..length), bit }
+    }
+
+    fn on(&self, whole: &[u8]) -> Vec<u8> {
+        let mut bytes = whole.to_vec();
+        match self.bit {
+            Some(bit) => bytes[self.at] ^= 1 << bit,
+            None => bytes.truncate(self.at),
+        }
+        bytes
+    }
+
+    fn describe(&self, whole: &[u8]) -> String {
+        let (at, length) = (self.at, whole.len());
+        match self.bit {
+            Some(bit) => format!("bit {bit} of byte {at} of {length} flipped"),
+            None => format!("cut off at byte {at} of {length}"),
+        }
+    }
+}
+
+/// How often what was expected came true.
+#[derive(Default)]
+struct Score {
+    cases: usize,
+    found: usize,
+    by_checksums: usize,
+    refused: usize,
+    exact: usize,
+    real: usize,
+    missed: Vec<String>,
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cases, found, by_checksums, refused, exact, real, missed } = self;
+        write!(
+            f,
+            "{cases} damaged: verify found {found}, by checksums alone {by_checksums}; restore refused {refused} \
+             and gave back exactly the original {exact} times ({real} of them into a server too); \
+             {} wrong",
+            missed.len()
+        )
+    }
+}
+
+/// A key pair of gpg's, in files of the scratch; the lines of the config for it.
+fn make_key(scratch: &Scratch, signed: bool) -> String {
+    let home = scratch.path("gnupg");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let gpg = |arguments: &[&str]| {
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]);
+        let done = command.args(arguments).env("GNUPGHOME", &home).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    let file = |name: &str| scratch.path(name).display().to_string();
+    let (public, secret) = (file("public.asc"), file("secret.asc"));
+    gpg(&["--quick-generate-key", "B <b@example.org>", "future-default", "default", "never"]);
+    gpg(&["--armor", "--output", &public, "--export", "b@example.org"]);
+    gpg(&["--armor", "--output", &secret, "--export-secret-keys", "b@example.org"]);
+    end_agent(&home);
+    let signs = if signed { format!("signing_key = '{secret}'\n") } else { String::new() };
+    format!("recipients = ['{public}']\nsecret_keys = ['{secret}']\n{signs}")
+}
+
+/// Ends the agent that gpg left behind.
+fn end_agent(home: &Path) {
+    let done = Command::new("gpgconf").args(["--kill", "all"]).env("GNUPGHOME", home).status();
+    assert!(done.unwrap().success());
+}
+
+async fn sweep(compression: &str, key: Key) {
+    let kind = Kind::new(compression, key).await;
+    let mut random = StdRng::seed_from_u64(seed());
+    let mut score = Score::default();
+    let (flips, cuts) = (cases(14, 500), cases(6, 200));
+    for case in 0..flips + cuts {
+        let blow = Blow::random(&kind.files, case < flips, &mut random);
+        kind.strike(&blow, case % REAL_ONE_IN == 0, &mut score).await;
+    }
+    kind.strike_with_the_program().await;
+    println!("corruption of {}: {score}", kind.name);
+    assert!(score.missed.is_empty(), "{}", score.missed.join("\n"));
+    assert_eq!((score.found, score.by_checksums), (score.cases, score.cases));
+    assert_eq!(score.refused + score.exact, score.cases);
+    assert_eq!(kind.verify(Level::Content).await, None, "put back, and yet not whole");
+}
+
+#[tokio::test]
+async fn zstd_under_a_passphrase() {
+    sweep("zstd", Key::Passphrase).await;
+}
+
+#[tokio::test]
+async fn zstd_to_a_public_key() {
+    sweep("zstd", Key::Public { signed: true }).await;
+}
+
+#[tokio::test]
+async fn zstd_alone() {
+    sweep("zstd", Key::None).await;
+}
+
+#[tokio::test]
+async fn gzip_under_a_passphrase() {
+    sweep("gzip", Key::Passphrase).await;
+}
+
+#[tokio::test]
+async fn gzip_to_a_public_key() {
+    sweep("gzip", Key::Public { signed: false }).await;
+}
+
+#[tokio::test]
+async fn gzip_alone() {
+    sweep("gzip", Key::None).await;
+}
+
+#[tokio::test]
+async fn uncompressed_under_a_passphrase() {
+    sweep("none", Key::Passphrase).await;
+}
+
+#[tokio::test]
+async fn uncompressed_to_a_public_key() {
+    sweep("none", Key::Public { signed: false }).await;
+}
+
+#[tokio::test]
+async fn neither_compressed_nor_encrypted() {
+    sweep("none", Key::None).await;
+}
