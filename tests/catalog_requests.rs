@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backup_core::{BackupId, Catalog, CatalogEntry, Query, Storage, layout};
+use backup_core::{BackupId, BackupPlan, Catalog, CatalogEntry, Query, Storage, layout};
 use backup_testkit::{CountedStorage, FailCalls, Memory};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
-use crate::rig::{JOB, memory, plan, run_quietly, soak, storages};
+use crate::rig::{JOB, memory, plan, plan_at, run_quietly, soak, storages};
 use crate::troubled::{Trouble, Troubled};
 
 /// Objects that an object store shows in one answer.
@@ -131,6 +131,25 @@ async fn who_wants_less_asks_for_less() {
         assert_eq!(asked, [wanted, folders, lists], "{what}: {:?}", query);
         before = now;
     }
+}
+
+/// What a run asks before it begins does not grow with the number of backups.
+#[tokio::test]
+async fn a_run_beside_a_thousand_backups_lists_some_months() {
+    let (_, storage) = far_away(1_000).await;
+    let all: Vec<Arc<dyn Storage>> = vec![Arc::new(storage.clone())];
+    let next = id_before(-3600).started();
+    let plan = BackupPlan { adopt: true, ..plan_at(next, all) };
+    run_quietly(plan).await.unwrap();
+    let asked = |call: &str| {
+        let calls = storage.calls();
+        let of_call = calls.iter().filter_map(|made| made.strip_prefix(call));
+        of_call.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let months = ["database/2026/10", "database/2026/11"];
+    let newest = "database/2026/11";
+    assert_eq!(asked("list "), [&[newest][..], &months[..]].concat());
+    assert_eq!(asked("sweep "), months);
 }
 
 #[tokio::test]

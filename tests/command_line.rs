@@ -12,12 +12,13 @@ use crate::support::{
     CLAIMS, Finished, Scratch, claims_server, finish, finish_started, target_file, while_locked,
 };
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "backup",
     "list",
     "show",
     "verify",
     "restore",
+    "drill",
     "cat",
     "copy",
     "sync",
@@ -75,6 +76,7 @@ fn redact_words(text: &str) -> String {
                 "SHA256"
             }
             number if number.contains('.') && number.parse::<f64>().is_ok() => "N",
+            bytes if bytes.len() >= 4 && bytes.bytes().all(|b| b.is_ascii_digit()) => "N",
             other => other,
         }
         .to_owned()

@@ -2,28 +2,22 @@
 //! backups and from plain files. Struck at random moments nothing half-done can be seen, and no
 //! bytes of the backup stay on the disk.
 
+mod struck;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use backup_cli::config::{Config, Environment, Value};
 use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SafetyBackup};
 use backup_core::ErrorKind;
 use backup_core::pipeline::{Context, Event, Progress};
 use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use tokio::process::Command;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, cases, claims_digest, claims_server, finish, finish_started, seed,
-    target_file,
+    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, target_file,
 };
 
-/// Rows for a run that is long enough to be hit anywhere.
-const ROWS: u32 = 40_000;
 /// OpenPGP's modification detection code: the last bytes of a message.
 const MDC_BYTES: usize = 22;
 
@@ -187,8 +181,7 @@ async fn in_place_the_backup_replaces_what_was_changed_after_a_safety_backup() {
     live.sql("CREATE TABLE mine AS SELECT 1 AS one").await;
     let changed = claims_digest(&live.server, CLAIMS).await;
     let to = target_file(&live.scratch, &live.server, CLAIMS);
-    let restore = ["restore", &first, "--to", &to, "--in-place"];
-    live.run(&restore).await.expect(0);
+    live.run(&["restore", &first, "--in-place"]).await.expect(0);
     assert_eq!(claims_digest(&live.server, CLAIMS).await, live.original);
     assert_eq!(live.sql("SELECT one FROM mine").await, "1");
 
@@ -206,11 +199,9 @@ async fn in_place_the_backup_replaces_what_was_changed_after_a_safety_backup() {
     let url = "url = { env = 'TEST_DATABASE_URL' }";
     live.scratch.edit_config(url, &format!("{url}, lock_wait_timeout = '1s'"));
     let to = target_file(&live.scratch, &live.server, CLAIMS);
-    let refused = crate::support::while_locked(
-        &live.server,
-        live.run(&["restore", &first, "--to", &to, "--in-place"]),
-    )
-    .await;
+    let refused =
+        crate::support::while_locked(&live.server, live.run(&["restore", &first, "--in-place"]))
+            .await;
     refused.expect(6).explains("safety backup", "nothing was restored");
     assert_eq!(claims_digest(&live.server, CLAIMS).await, changed);
     assert_eq!(live.scratch.listed().await.len(), 2);
@@ -218,7 +209,7 @@ async fn in_place_the_backup_replaces_what_was_changed_after_a_safety_backup() {
     // Something in the way, found before anything is done.
     live.sql("CREATE VIEW over AS SELECT id FROM claims").await;
     let blocked = live.run(&restore_without_backup(&first, &to)).await.expect(6);
-    blocked.explains("pg_restore", "view public.over needs table claims");
+    blocked.explains("pg_restore", "view public.over needs table public.claims");
     assert_eq!(claims_digest(&live.server, CLAIMS).await, changed);
     live.sql("DROP VIEW over").await;
 
@@ -305,136 +296,4 @@ async fn a_file_that_breaks_between_two_readings_restores_nothing() {
         assert_eq!(restored.unwrap_err().kind(), ErrorKind::Damaged);
     })
     .await;
-}
-
-/// Starts a run and strikes at a random moment of what it usually takes.
-async fn strike(
-    live: &Live,
-    arguments: &[&str],
-    signal: Signal,
-    usual: Duration,
-    random: &mut StdRng,
-) -> Finished {
-    let mut command = live.command(arguments);
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let child = command.spawn().unwrap();
-    let id = Pid::from_raw(child.id().unwrap().try_into().unwrap());
-    let after = usual.mul_f64(random.gen_range(0.0..1.0));
-    tokio::time::sleep(after).await;
-    kill(id, signal).unwrap();
-    let run = finish_started(child).await;
-    println!("{signal}: {after:.2?} of {usual:.2?}: {}", run.code);
-    assert!(run.code == 0 || run.code == 128 + signal as i32, "{run:#?}");
-    live.scratch.assert_no_process_left();
-    // The files that carry a connection's secrets are small; the backup is not.
-    assert!(live.bytes_left() < 4096, "{} bytes are left", live.bytes_left());
-    run
-}
-
-async fn one_table_is_struck(signal: Signal) {
-    let live = Live::new(ROWS).await;
-    live.run(&["backup"]).await.expect(0);
-    let to = target_file(&live.scratch, &live.server, CLAIMS);
-    let restore = ["restore", "latest", "--to", &to, "--table", "claims"];
-    live.sql("DROP TABLE claims").await;
-    let started = Instant::now();
-    live.run(&restore).await.expect(0);
-    let usual = started.elapsed();
-    let mut random = StdRng::seed_from_u64(seed());
-    for _ in 0..cases(5, 40) {
-        live.sql("DROP TABLE IF EXISTS claims").await;
-        let run = strike(&live, &restore, signal, usual, &mut random).await;
-        if live.has_claims().await {
-            assert_eq!(claims_digest(&live.server, CLAIMS).await, live.original);
-        } else {
-            assert_ne!(run.code, 0, "{run:#?}");
-        }
-    }
-    live.sql("DROP TABLE IF EXISTS claims").await;
-    live.run(&restore).await.expect(0);
-    assert_eq!(claims_digest(&live.server, CLAIMS).await, live.original);
-}
-
-#[tokio::test]
-async fn one_table_is_interrupted() {
-    one_table_is_struck(Signal::SIGINT).await;
-}
-
-#[tokio::test]
-async fn one_table_is_killed() {
-    one_table_is_struck(Signal::SIGKILL).await;
-}
-
-async fn in_place_is_struck(signal: Signal) {
-    let live = Live::new(ROWS).await;
-    live.run(&["backup"]).await.expect(0);
-    let to = target_file(&live.scratch, &live.server, CLAIMS);
-    let restore = restore_without_backup("latest", &to);
-    let started = Instant::now();
-    live.run(&restore).await.expect(0);
-    let usual = started.elapsed();
-    live.sql(CHANGES).await;
-    let changed = claims_digest(&live.server, CLAIMS).await;
-    let mut random = StdRng::seed_from_u64(seed());
-    for _ in 0..cases(5, 40) {
-        let run = strike(&live, &restore, signal, usual, &mut random).await;
-        let now = claims_digest(&live.server, CLAIMS).await;
-        if now == live.original {
-            assert!(
-                run.code == 0 || signal == Signal::SIGKILL || run.stderr.contains("committed"),
-                "{run:#?}"
-            );
-            live.sql(CHANGES).await;
-        } else {
-            assert_eq!(now, changed, "a mixture");
-            assert_ne!(run.code, 0, "{run:#?}");
-        }
-    }
-    live.run(&restore).await.expect(0);
-    assert_eq!(claims_digest(&live.server, CLAIMS).await, live.original);
-}
-
-#[tokio::test]
-async fn in_place_is_interrupted() {
-    in_place_is_struck(Signal::SIGINT).await;
-}
-
-#[tokio::test]
-async fn in_place_is_killed() {
-    in_place_is_struck(Signal::SIGKILL).await;
-}
-
-async fn jobs_are_struck(signal: Signal) {
-    let live = Live::new(ROWS).await;
-    live.run(&["backup"]).await.expect(0);
-    let to = target_file(&live.scratch, &live.server, "restored");
-    let restore = ["restore", "latest", "--to", &to, "--jobs", "2"];
-    let started = Instant::now();
-    live.run(&restore).await.expect(0);
-    let usual = started.elapsed();
-    let drop = "DROP DATABASE IF EXISTS restored";
-    let there = "SELECT count(*) FROM pg_database WHERE datname = 'restored'";
-    let mut random = StdRng::seed_from_u64(seed());
-    for _ in 0..cases(5, 40) {
-        live.server.sql("postgres", drop).await.unwrap();
-        let run = strike(&live, &restore, signal, usual, &mut random).await;
-        if live.server.sql("postgres", there).await.unwrap() == "1" {
-            assert_eq!(claims_digest(&live.server, "restored").await, live.original);
-        } else {
-            assert_ne!(run.code, 0, "{run:#?}");
-        }
-    }
-    live.server.sql("postgres", drop).await.unwrap();
-    live.run(&restore).await.expect(0);
-    assert_eq!(claims_digest(&live.server, "restored").await, live.original);
-}
-
-#[tokio::test]
-async fn several_jobs_are_interrupted() {
-    jobs_are_struck(Signal::SIGINT).await;
-}
-
-#[tokio::test]
-async fn several_jobs_are_killed() {
-    jobs_are_struck(Signal::SIGKILL).await;
 }

@@ -244,6 +244,8 @@ async fn the_plan_touches_nothing() {
         refused.stdout.contains("blocking:") && refused.stderr.contains("away"),
         "{refused:#?}"
     );
+    let plan = stage.restore(&["latest", "--dry-run", "--json"]).await.expect(6).json();
+    assert_eq!(plan["findings"][0]["severity"], "blocking", "{plan:#}");
     stage.restore(&["latest"]).await.expect(6);
     assert_eq!(stage.order(), "", "no hook runs before the preflight");
     stage.assert_old("").await;

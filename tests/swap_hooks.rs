@@ -1,6 +1,12 @@
 //! Every step of a swap failing by itself: the old database is live, the services run, and the
 //! message says what happened.
 
+use std::sync::Arc;
+
+use backup_cli::config::{Config, Environment};
+use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SwapOptions, SwapReport, SwapTarget};
+use backup_core::Query;
+use backup_core::pipeline::{Context, Event, Progress};
 use tokio::process::Command;
 use tokio::time::{Duration, sleep};
 
@@ -56,8 +62,10 @@ async fn what_fails_before_the_swap_stops_nothing() {
     stage.order();
     let rolled = stage.restore(&["--rollback"]).await.expect(0);
     assert!(rolled.stdout.contains("left nothing to undo"), "{rolled:#?}");
-    stage.restore(&["--cleanup"]).await.expect(0);
-    stage.assert_old("").await;
+    // It may be that of a run on another host, so that it is not dropped the same day.
+    let cleaned = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(cleaned.stdout.contains("kept: it is kept until"), "{cleaned:#?}");
+    stage.assert_old("claims_restoring").await;
 }
 
 #[tokio::test]
@@ -169,4 +177,159 @@ async fn two_restores_at_once() {
         assert_eq!(stage.live().await, stage.new);
         assert!(stage.is_running());
     }
+}
+
+/// A terminal that went away: its hangup undoes, and nobody there to read is no reason to stop
+/// half-way.
+#[tokio::test]
+async fn nobody_listens_any_more() {
+    let stage = Stage::new(15, ROWS).await;
+    let mut child = stage.scratch.start(&["restore", "latest", "-v"]);
+    drop((child.stderr.take(), child.stdout.take()));
+    assert!(child.wait().await.unwrap().success());
+    assert_eq!(stage.order(), "before migrate stop start after");
+    assert_eq!(stage.live().await, stage.new);
+    stage.restore(&["--rollback"]).await.expect(0);
+    stage.order();
+
+    stage.hook("stop", "rm -f running; touch stopping; sleep 30");
+    let mut child = stage.scratch.start(&["restore", "latest"]);
+    while !stage.scratch.path("stopping").exists() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    drop((child.stderr.take(), child.stdout.take()));
+    let id = nix::unistd::Pid::from_raw(child.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(129));
+    stage.assert_old("claims_failed").await;
+    assert_eq!(stage.order(), "before migrate stop start on_failure after");
+}
+
+/// What would fail in the night shows by day.
+#[tokio::test]
+async fn doctor_looks_at_what_a_restore_needs() {
+    let stage = Stage::new(15, 10).await;
+    let doctor = async || stage.scratch.run(&["doctor"]).await;
+    let well = doctor().await.expect(0).stdout;
+    for said in
+        ["hook stop (./stop): can be run", "answers 2xx", "postgres may restore beside and swap"]
+    {
+        assert!(well.contains(said), "no {said:?}: {well}");
+    }
+    stage.scratch.write("start", "#!/bin/sh\n");
+    let bad = doctor().await.expect(1).stdout;
+    assert!(bad.contains("./start is not here, or is not executable"), "{bad}");
+    stage.hook("start", "touch running");
+
+    stage.scratch.write("sick", "");
+    let sick = doctor().await.expect(0).stdout;
+    assert!(sick.contains("it answered 503"), "{sick}");
+    std::fs::remove_file(stage.scratch.path("sick")).unwrap();
+
+    // Of sudo the real one, where there is one; this user may do all, or is told.
+    stage.scratch.edit_config("[['./stop']]", "[['sudo', 'systemctl', 'stop', 'x']]");
+    let sudo = doctor().await.stdout;
+    let has_sudo = std::path::Path::new("/usr/bin/sudo").exists();
+    let said = if has_sudo { "sudo" } else { "sudo is not here" };
+    assert!(sudo.contains(said) && !sudo.contains("(sudo systemctl stop x): may be run"), "{sudo}");
+    stage.scratch.edit_config("[['sudo', 'systemctl', 'stop', 'x']]", "[['./stop']]");
+
+    // A role that may not; and a swap that was never finished.
+    stage.server.sql("postgres", "CREATE ROLE weak LOGIN PASSWORD 'weak'").await.unwrap();
+    let url = stage.server.url_of("weak", "weak", "postgres");
+    stage.scratch.edit_config("hook_timeout", &format!("admin_url = '{url}'\nhook_timeout"));
+    let weak = doctor().await.expect(0).stdout;
+    assert!(weak.contains("weak may not make databases (CREATEDB), rename the live one"), "{weak}");
+    let unreachable = url.replace("/postgres", "/nowhere");
+    stage.scratch.edit_config(&url, &unreachable);
+    assert!(doctor().await.expect(1).stdout.contains("nowhere"));
+}
+
+/// Neither the log at its loudest nor any argument of a process shows the password that a
+/// migration gets.
+#[tokio::test]
+async fn the_password_of_the_database_stays_secret() {
+    let stage = Stage::new(15, 10).await;
+    let migrate =
+        "ps -eo args > seen; env >&2; echo \"$DATABASE_URL\"; echo \"$TEST_DATABASE_URL\"";
+    let script = std::fs::read_to_string(stage.scratch.path("migrate")).unwrap();
+    let work: String = script.lines().skip(2).collect();
+    // Given by the environment, so that psql's own argument does not show it.
+    let quiet = work
+        .replace("-d \"$DATABASE_URL\"", "-d \"$(echo \"$DATABASE_URL\" | sed 's/:[^:@]*@/@/')\"");
+    stage.hook("migrate", &format!("{migrate}\nPGPASSWORD=$(sed -n 1p password) {quiet}"));
+    stage.scratch.write("password", backup_testkit::postgres::PASSWORD);
+    let run = stage.restore(&["latest", "-vv"]).await.expect(0);
+    let seen = std::fs::read_to_string(stage.scratch.path("seen")).unwrap();
+    let url = stage.server.url("x");
+    let encoded = url.split(':').nth(2).unwrap().split('@').next().unwrap();
+    for text in [&run.stderr, &run.stdout, &seen] {
+        assert!(!text.contains(encoded) && !text.contains(backup_testkit::postgres::PASSWORD));
+    }
+    assert!(run.stderr.contains("DATABASE_URL=***"), "the output is in the log");
+    // Both variables lead to the new database: an application may read either.
+    assert!(!run.stderr.contains("/claims\n"), "{}", run.stderr);
+}
+
+/// Whoever embeds the library hears a step and panics, or stops waiting.
+struct Ear {
+    step: &'static str,
+    panics: bool,
+    heard: tokio::sync::Notify,
+}
+
+impl Progress for Ear {
+    fn event(&self, event: Event<'_>) {
+        if matches!(event, Event::Step { what } if what.starts_with(self.step)) {
+            self.heard.notify_one();
+            assert!(!self.panics, "a bug of who listens");
+        }
+    }
+}
+
+/// The stage as an application that embeds the library has it.
+fn embedded(stage: &Stage) -> Deployment {
+    let command = stage.scratch.command(&[]);
+    let given = command.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::read(&stage.scratch.path("marb-backup.toml")).unwrap();
+    Deployment::new(config, Environment::new(given)).unwrap()
+}
+
+async fn swap(deployment: &Deployment, ear: Arc<Ear>) -> backup_core::Result<SwapReport> {
+    let catalog = deployment.catalog(&Query::default()).await.unwrap();
+    let target = SwapTarget::Job("database".to_owned());
+    let url = deployment.job("database").unwrap().postgres.url.clone();
+    let restore = RestoreOptions { globals: false, ..RestoreOptions::into_database(url) };
+    let options =
+        SwapOptions { target, restore, accept_replication_break: false, keep_failed: false };
+    let from = RestoreFrom::Backup(catalog.find("latest").unwrap());
+    deployment.restore_and_swap(from, &options, &Context::with_progress(ear), &|_| ()).await
+}
+
+#[tokio::test]
+async fn a_panic_and_a_dropped_future_leave_no_service_stopped() {
+    let stage = Stage::new(15, 10).await;
+    let deployment = embedded(&stage);
+    for step in ["migrate", "swapping the databases", "waiting for http"] {
+        let ear = Ear { step, panics: true, heard: tokio::sync::Notify::new() };
+        let error = swap(&deployment, Arc::new(ear)).await.unwrap_err();
+        assert!(error.message().contains("broke off"), "{step}: {error}");
+        let order = stage.order();
+        assert!(order.ends_with("on_failure after"), "{step}: {order}: {error:?}");
+        assert_eq!(stage.live().await, stage.old, "{step}");
+        assert!(stage.is_running(), "{step}: {order}: {error:?}");
+    }
+    // Dropped with the services stopped: it goes on to its end.
+    let ear = Arc::new(Ear { step: "swapping", panics: false, heard: tokio::sync::Notify::new() });
+    tokio::select! {
+        _ = swap(&deployment, Arc::clone(&ear)) => panic!("it was to be dropped"),
+        () = ear.heard.notified() => {}
+    }
+    let started = std::time::Instant::now();
+    while !stage.is_running() || stage.live().await != stage.new {
+        assert!(started.elapsed() < Duration::from_secs(30), "nobody starts the services");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(stage.order(), "before migrate stop start");
 }

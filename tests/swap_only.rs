@@ -4,3 +4,6 @@ mod support;
 mod swap;
 mod swap_hooks;
 mod swap_kills;
+mod swap_versions;
+mod hostile;
+mod command_line;

@@ -152,7 +152,7 @@ async fn damage_is_named_to_the_byte_and_repaired() {
     assert_eq!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap());
     scratch.run(&["verify"]).await.expect(0);
     let list = scratch.run(&["list"]).await.expect(0);
-    assert!(list.stdout.contains("complete, checked"), "{list:#?}");
+    assert!(list.stdout.contains("complete, verified"), "{list:#?}");
     let proofs = proofs(&scratch).await;
     assert!(proofs.contains(&"-verify-failed.json".to_owned()), "{proofs:?}");
 

@@ -80,7 +80,12 @@ impl Deployment {
         context.step(&format!("restoring over what {} holds", plan.database));
         let restored = self.restore_source(&source, options, true, context).await;
         let restored = match (restored, &safety_backup) {
-            (Ok(restored), _) => restored,
+            (Ok(mut restored), Some(id)) => {
+                let gap = "what was written to the database after it began is in neither";
+                restored.notes.push(format!("the safety backup is {id}; {gap}"));
+                restored
+            }
+            (Ok(restored), None) => restored,
             (Err(error), Some(id)) => {
                 context.warn(&format!("the safety backup {id} stays"));
                 return Err(error);

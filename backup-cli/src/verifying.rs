@@ -8,7 +8,7 @@ use backup_core::{
     CatalogEntry, ErrorKind, Inspector, Inventory, Level, PartRole, Patience, Query, RepairedFile,
     Result, Sink, UnrepairedFile, Verification, VerifiedCopy, VerifyReport, repair, verify_copies,
 };
-use backup_pg::ArchiveCheck;
+use backup_pg::{ArchiveCheck, RowKey};
 use jiff::Timestamp;
 
 use crate::keys::Keys;
@@ -142,13 +142,15 @@ async fn wait_for_next_second(since: Option<Timestamp>) {
     }
 }
 
-/// Looks into the parts that have a structure. The digests of rows are not made anew: that of
-/// all plain bytes covers them.
-fn inspector(role: PartRole, _: Option<&Inventory>) -> Option<Box<dyn Inspector>> {
-    match role {
-        PartRole::Database => Some(Box::new(ArchiveInspector(ArchiveCheck::new()))),
-        _ => None,
+/// Looks into the parts that have a structure. The digests of rows are made anew under the key
+/// that was recorded, so that a drill can rely on them.
+fn inspector(role: PartRole, recorded: Option<&Inventory>) -> Option<Box<dyn Inspector>> {
+    if role != PartRole::Database {
+        return None;
     }
+    let key = recorded.and_then(|recorded| RowKey::of(recorded).ok().flatten());
+    let check = key.map_or_else(ArchiveCheck::new, |key| ArchiveCheck::new().with_row_key(key));
+    Some(Box::new(ArchiveInspector(check)))
 }
 
 struct ArchiveInspector(ArchiveCheck);

@@ -64,7 +64,7 @@ pub struct DrillProof {
 pub enum RowProof {
     /// Each row of every table, by a digest.
     Exact,
-    /// Each row of most tables; the others by their number or not at all, as the report says.
+    /// Each row of some tables; the others by their number or not at all, as the report says.
     Mostly,
     /// Their number only.
     Counted,

@@ -36,6 +36,11 @@ const CANCEL_GRACE: Duration = Duration::from_millis(500);
 /// How long a killed child may take to disappear (it does at once, unless the kernel is stuck).
 const KILL_GRACE: Duration = Duration::from_secs(2);
 
+/// Becomes the program in `$0`, beside a watcher that waits for the end of the input and then ends
+/// the process group, which is the program's own.
+const TIED: &str = "exec 3<&0; { read -r _ <&3; kill -TERM 0; } >/dev/null 2>&1 & \
+    exec \"$0\" \"$@\" 3<&- </dev/null";
+
 /// Section of the service file that carries the secrets that have no environment variable.
 const SERVICE_NAME: &str = "marb-backup";
 
@@ -108,9 +113,33 @@ impl ClientCommand {
         self
     }
 
+    /// Starts the child with `file` as its standard *output*, so that it can open that by its name,
+    /// `/dev/stdout`, and read it. Its input is a pipe of ours that it does not see: a shell beside
+    /// it ends it as soon as the pipe does, that is with this process, however that ends. A child that
+    /// read its work from the pipe would notice by itself; this one would go on for hours.
+    pub(crate) fn spawn_tied(mut self, stage: &'static str, file: fs::File) -> Result<ClientChild> {
+        let mut tied = Command::new("/bin/sh");
+        tied.args(["-c", TIED]);
+        let own = self.command.as_std();
+        tied.arg(own.get_program()).args(own.get_args());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => tied.env(name, value),
+                None => tied.env_remove(name),
+            };
+        }
+        tied.process_group(0).kill_on_drop(true);
+        self.command = tied;
+        self.start(stage, Stdio::piped(), file.into())
+    }
+
     /// Starts the child, with stdout and stderr piped. `stage` names it in errors.
-    pub(crate) fn spawn(mut self, stage: &'static str, stdin: Stdio) -> Result<ClientChild> {
-        self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn spawn(self, stage: &'static str, stdin: Stdio) -> Result<ClientChild> {
+        self.start(stage, stdin, Stdio::piped())
+    }
+
+    fn start(mut self, stage: &'static str, stdin: Stdio, stdout: Stdio) -> Result<ClientChild> {
+        self.command.stdin(stdin).stdout(stdout).stderr(Stdio::piped());
         let mut child = self.command.spawn().map_err(|e| {
             Error::failed(stage, format!("{} can't be started", self.program.display()))
                 .caused_by(e)

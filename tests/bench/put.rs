@@ -1,14 +1,15 @@
 //! Our side of the comparison of storages: standard input becomes one object.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use backup_core::Storage;
-use backup_core::pipeline::CHUNK_BYTES;
+use backup_core::pipeline::{CHUNK_BYTES, PIPE_DEPTH};
 use backup_storage::{S3, Settings, Sftp};
-use bytes::BytesMut;
+use bytes::Bytes;
 use secrecy::SecretString;
-use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 use crate::Outcome;
 
@@ -38,15 +39,25 @@ pub fn put(arguments: &[String]) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut writer = storage.begin("object").await?;
-        let mut input = tokio::io::stdin();
-        loop {
-            let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-            while chunk.len() < CHUNK_BYTES && input.read_buf(&mut chunk).await? > 0 {}
-            if chunk.is_empty() {
-                writer.commit().await?;
-                return Ok(());
-            }
-            writer.write(chunk.freeze()).await?;
+        let (chunks, mut read) = mpsc::channel(PIPE_DEPTH);
+        let reading = std::thread::spawn(move || read_input(&chunks));
+        while let Some(chunk) = read.recv().await {
+            writer.write(chunk).await?;
         }
+        reading.join().map_err(|_| "the reader died")??;
+        writer.commit().await?;
+        Ok(())
     })
+}
+
+/// Standard input in chunks, on a thread of its own as the stages of a backup are.
+fn read_input(chunks: &mpsc::Sender<Bytes>) -> std::io::Result<()> {
+    let mut input = std::io::stdin().lock();
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        input.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+        if chunk.is_empty() || chunks.blocking_send(chunk.into()).is_err() {
+            return Ok(());
+        }
+    }
 }

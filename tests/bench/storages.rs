@@ -122,7 +122,7 @@ impl Servers {
                 'm',
                 "SFTP: ours",
                 format!(
-                    "cat {data} | {} {} sftp://{user}@127.0.0.1:{port}{target}/ours identity_file={key} known_hosts={hosts}",
+                    "{} {} sftp://{user}@127.0.0.1:{port}{target}/ours identity_file={key} known_hosts={hosts} < {data}",
                     ours.display(),
                     put::FLAG
                 ),

@@ -34,6 +34,7 @@ Examples:
   marb-backup list
   marb-backup verify latest
   marb-backup drill --report drill.html
+  marb-backup restore latest                into the live database, beside it and swapped
   marb-backup restore latest --to postgresql:///claims_restored
   marb-backup restore db_backup_20260101_020000.dump.gz --to postgresql:///old
 
@@ -70,9 +71,9 @@ pub enum Verb {
     Show(ShowArgs),
     /// Read a backup back, all of it, and say whether it is whole
     Verify(VerifyArgs),
-    /// Bring a database back, into a new or an empty one
+    /// Bring a database back: beside the live one and swapped, or into a new one
     Restore(RestoreArgs),
-    /// Restore a backup for a try, compare all of it with what was backed up, remove it again
+    /// Restore a backup for a try, compare what comes back, remove it again
     Drill(DrillArgs),
     /// Write a decoded part to stdout, for pipes
     Cat(CatArgs),

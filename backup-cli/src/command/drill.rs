@@ -1,6 +1,7 @@
 //! `drill`: restores a backup for a try, and says whether what came back is what went in.
 
 mod escape;
+mod lists;
 mod page;
 mod sections;
 

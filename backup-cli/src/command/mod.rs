@@ -32,6 +32,8 @@ use progress::{Loudness, Reporter};
 const EXIT_SIGINT: u8 = 130;
 /// Exit code of a run that SIGTERM ended.
 const EXIT_SIGTERM: u8 = 143;
+/// Exit code of a run whose terminal went away.
+const EXIT_SIGHUP: u8 = 129;
 
 /// How long threads may take to end once a verb is done.
 const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -137,22 +139,47 @@ pub async fn catalog(
     Ok(catalog)
 }
 
-/// SIGINT and SIGTERM ask the run to stop; it cleans up and ends.
+/// SIGINT, SIGTERM and a terminal that goes away ask the run to stop; it cleans up and ends.
 fn listen_for_signals(cancel: Cancel) -> Result<()> {
     let no_handler = |e| Error::failed("start", "signals can't be handled").caused_by(e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_handler)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_handler)?;
+    // Under nohup it is ignored, and is to stay so.
+    let mut hangup = match hangup_is_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup()).map_err(no_handler)?),
+    };
     tokio::spawn(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupt.recv() => cancel.interrupt("interrupted by SIGINT"),
             _ = terminate.recv() => cancel.interrupt("interrupted by SIGTERM"),
+            _ = hung_up => cancel.interrupt("interrupted by SIGHUP"),
         }
     });
     Ok(())
 }
 
+/// Whether this program was started with SIGHUP ignored. Linux tells; elsewhere it counts as not.
+fn hangup_is_ignored() -> bool {
+    const SIGHUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & SIGHUP != 0)
+}
+
 fn interrupted_code(cancel: &Cancel) -> u8 {
-    if cancel.error().message().ends_with("SIGTERM") { EXIT_SIGTERM } else { EXIT_SIGINT }
+    match cancel.error().message() {
+        by if by.ends_with("SIGTERM") => EXIT_SIGTERM,
+        by if by.ends_with("SIGHUP") => EXIT_SIGHUP,
+        _ => EXIT_SIGINT,
+    }
 }
 
 /// The exit code for a kind of failure, as the contract has it.
@@ -174,14 +201,14 @@ pub fn exit_code(kind: ErrorKind) -> u8 {
 fn tell(error: &Error, json: bool) -> u8 {
     let code = exit_code(error.kind());
     let style = output::Style::for_stderr();
-    eprintln!("{} {error}", style.red("error:"));
+    output::say(&format!("{} {error}", style.red("error:")));
     for cause in error.causes() {
         if !error.message().contains(&cause) {
-            eprintln!("  cause: {cause}");
+            output::say(&format!("  cause: {cause}"));
         }
     }
     if let Some(advice) = error.advice() {
-        eprintln!("  next:  {advice}");
+        output::say(&format!("  next:  {advice}"));
     }
     if json {
         // Where stdout is gone too, the exit code still tells.
@@ -213,6 +240,8 @@ fn log_to_stderr(common: &Common) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
+        // It would tell them on the very stderr that can't be written to, and panic.
+        .log_internal_errors(false)
         .with_ansi(output::stderr_is_a_terminal() && std::env::var_os("NO_COLOR").is_none())
         .init();
 }

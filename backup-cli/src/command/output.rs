@@ -20,6 +20,12 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Writes a line to stderr. A terminal that went away must not end what is being done, as the
+/// panic of `eprintln!` would.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Writes one JSON document to stdout.
 ///
 /// # Errors

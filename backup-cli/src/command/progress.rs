@@ -90,7 +90,7 @@ impl Reporter {
 
     fn line(&self, text: &str) {
         if self.loudness == Loudness::Normal {
-            eprintln!("{text}");
+            output::say(text);
         }
     }
 
@@ -98,8 +98,10 @@ impl Reporter {
         let label = self.style.yellow("warning:");
         let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
         match part.as_ref() {
-            Some(part) if !part.bar.is_hidden() => part.bar.suspend(|| eprintln!("{label} {text}")),
-            _ => eprintln!("{label} {text}"),
+            Some(part) if !part.bar.is_hidden() => {
+                part.bar.suspend(|| output::say(&format!("{label} {text}")));
+            }
+            _ => output::say(&format!("{label} {text}")),
         }
     }
 

@@ -17,7 +17,7 @@ use backup_pg::{SelectedPart, Selection};
 
 use super::args::RestoreArgs;
 use super::verify::names_a_file;
-use super::{Session, catalog, setup};
+use super::{Session, catalog, exit_code, setup};
 use steps::Steps;
 
 /// Restores, or finishes or undoes what an earlier restore did.
@@ -104,8 +104,10 @@ fn target(args: &RestoreArgs, deployment: &Deployment, job: Option<&str>) -> Res
     let job = args.from.job.as_deref().or(job);
     match (job, jobs.len()) {
         (Some(job), _) if jobs.contains_key(job) => Ok(SwapTarget::Job(job.to_owned())),
-        (Some(job), _) => Err(Error::usage("restore", format!("the config has no job {job:?} to restore into"))
-            .next_step("name the database with --to URL")),
+        (Some(job), _) => {
+            Err(Error::usage("restore", format!("the config has no job {job:?} to restore into"))
+                .next_step("name the database with --to URL"))
+        }
         (None, 1) => Ok(SwapTarget::Job(jobs.keys().next().cloned().unwrap_or_default())),
         (None, _) => Err(Error::usage("restore", "it is not said which database to restore into")
             .next_step("name it with --to URL, or its job with --job NAME")),
@@ -165,8 +167,7 @@ impl Wanted<'_> {
         if self.args.dry_run {
             let plan = self.deployment.plan_swap(self.from, &options, &self.context).await?;
             plan::print(&plan, self.session)?;
-            plan.refuse_blocking()?;
-            return Ok(0);
+            return self.planned(plan.refuse_blocking());
         }
         self.safety_backup().await?;
         let started = Instant::now();
@@ -177,12 +178,21 @@ impl Wanted<'_> {
         Ok(0)
     }
 
+    /// The exit code of a plan. For machines what is in the way stands in the plan itself, the
+    /// only document on stdout.
+    fn planned(&self, possible: Result<()>) -> Result<u8> {
+        match possible {
+            Err(error) if self.session.common.json => Ok(exit_code(error.kind())),
+            possible => possible.map(|()| 0),
+        }
+    }
+
     async fn in_place(&self) -> Result<u8> {
         if self.args.dry_run {
             let plan =
                 self.deployment.plan_in_place(self.from, &self.options, &self.context).await?;
             plan::print_in_place(&plan, &self.from.label(), self.session)?;
-            return plan.check().map(|()| 0);
+            return self.planned(plan.check());
         }
         let safety = match &self.target {
             SwapTarget::Job(job) if !self.args.how.no_safety_backup => {

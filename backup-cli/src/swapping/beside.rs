@@ -5,9 +5,9 @@ use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_pg::swap::{Names, SwapOrder};
 
+use super::SwapOptions;
 use super::checks::{SqlCheckPassed, run_checks};
 use super::site::Site;
-use super::SwapOptions;
 use crate::opened_source::OpenedSource;
 use crate::{Deployment, RestoreOptions, RestoreSummary};
 

@@ -141,7 +141,10 @@ fn steps(site: &Site, names: &Names) -> Vec<PlannedStep> {
         add(hook, true);
     }
     add(format!("end all sessions on {}", site.live), true);
-    add(format!("rename {0} to {1}, and {2} to {0}", site.live, names.before, names.restoring), true);
+    add(
+        format!("rename {0} to {1}, and {2} to {0}", site.live, names.before, names.restoring),
+        true,
+    );
     for hook in hooks("start", &config.start) {
         add(hook, true);
     }

@@ -170,7 +170,9 @@ impl Site {
             context: context.clone(),
         };
         match window.pass().await?.resumed {
-            Resumed::Exchanged(done) => Ok(Recovery::Confirmed { run: done.run, before: done.before }),
+            Resumed::Exchanged(done) => {
+                Ok(Recovery::Confirmed { run: done.run, before: done.before })
+            }
             Resumed::Swapped { run, before } => Ok(Recovery::Confirmed { run, before }),
             Resumed::PutBack(PutBack::Reopened { run, .. }) => {
                 Ok(Recovery::PutBack { run, failed: None, window: None })
@@ -191,11 +193,10 @@ fn aim_of_rollback(
     let unfinished = state.unfinished().map(|one| &one.marker.run);
     if let Some(run) = named {
         return match (state.of_run(run), unfinished) {
-            (_, Some(other)) if other != run => Err(Error::refused(
-                "rollback",
-                format!("restore {other} is unfinished"),
-            )
-            .next_step(format!("name that one: restore --rollback --run {other}"))),
+            (_, Some(other)) if other != run => {
+                Err(Error::refused("rollback", format!("restore {other} is unfinished"))
+                    .next_step(format!("name that one: restore --rollback --run {other}")))
+            }
             (None, _) => Err(nothing("no database of this run is there")),
             _ => Ok(Aim::PutBack(run.clone())),
         };
@@ -249,8 +250,9 @@ fn aim_of_going_on(state: &SwapState, killed: Option<&RunId>) -> Result<Aim> {
 }
 
 fn nothing(what: &str) -> Error {
-    Error::new(ErrorKind::NotFound, "restore", what.to_owned())
-        .next_step("`marb-backup restore --cleanup --dry-run` shows what is there of earlier restores")
+    Error::new(ErrorKind::NotFound, "restore", what.to_owned()).next_step(
+        "`marb-backup restore --cleanup --dry-run` shows what is there of earlier restores",
+    )
 }
 
 fn named(error: Error, live: &str) -> Error {

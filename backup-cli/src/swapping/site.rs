@@ -195,9 +195,10 @@ impl Site {
     pub async fn migrate(&self, name: &str, context: &Context) -> Result<()> {
         let text = url::with_database(&self.app_url, name)?;
         let mut hooks = self.hooks.clone();
-        hooks = self.url_variables.iter().fold(hooks, |hooks, variable| {
-            hooks.with_variable(variable, text.clone())
-        });
+        hooks = self
+            .url_variables
+            .iter()
+            .fold(hooks, |hooks, variable| hooks.with_variable(variable, text.clone()));
         if let Some(password) = url::password(&self.app_url) {
             hooks = hooks.hiding(password);
         }
@@ -206,7 +207,12 @@ impl Site {
     }
 
     /// Runs hooks until one fails.
-    pub async fn run_until_failure(&self, key: &str, all: &[Argv], context: &Context) -> Result<()> {
+    pub async fn run_until_failure(
+        &self,
+        key: &str,
+        all: &[Argv],
+        context: &Context,
+    ) -> Result<()> {
         run_all(&self.hooks, key, all, context, &context.cancel).await
     }
 
@@ -221,7 +227,8 @@ impl Site {
             context.step(&shown(key, argv));
             if let Err(error) = self.hooks.run(key, argv, &undisturbed).await {
                 let causes = error.causes().join(": ");
-                context.warn(&format!("{error}{}{causes}", if causes.is_empty() { "" } else { ": " }));
+                context
+                    .warn(&format!("{error}{}{causes}", if causes.is_empty() { "" } else { ": " }));
                 first = first.and(Err(error));
             }
         }

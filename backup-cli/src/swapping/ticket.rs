@@ -28,8 +28,8 @@ impl Ticket {
     pub fn take(deployment: &Deployment, place: &str) -> Result<Self> {
         let digest: String = Digest::of(place.as_bytes()).sha256.chars().take(16).collect();
         let name = format!("restore-{digest}");
-        let lock = JobLock::take(&deployment.state_dir(), &name).map_err(|error| {
-            match error.kind() {
+        let lock =
+            JobLock::take(&deployment.state_dir(), &name).map_err(|error| match error.kind() {
                 backup_core::ErrorKind::Locked => Error::new(
                     error.kind(),
                     "lock",
@@ -37,8 +37,7 @@ impl Ticket {
                 )
                 .next_step("wait for it"),
                 _ => error,
-            }
-        })?;
+            })?;
         Ok(Self { _lock: lock, note: deployment.state_file(&format!("{name}.run")) })
     }
 

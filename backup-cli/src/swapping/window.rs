@@ -213,7 +213,8 @@ fn tell(cause: Error, live: &str, put_back: &Result<Undone>, started: &Result<()
         }
         Err(error) => {
             message.push_str(&format!("; the old database could NOT be put back: {error}"));
-            next = Some("run `marb-backup restore --rollback` as soon as the server answers".into());
+            next =
+                Some("run `marb-backup restore --rollback` as soon as the server answers".into());
         }
     }
     if let Err(error) = started {

@@ -234,7 +234,7 @@ impl Blocks {
             self.place = Place::LargeObject;
         } else {
             let reading = match promise.count_rows {
-                true => Reading::Rows(RowCounter::new(self.key.as_ref())),
+                true => Reading::Rows(Box::new(RowCounter::new(self.key.as_ref()))),
                 false => Reading::Nothing,
             };
             self.content = Content::new(self.compression, reading)?;
@@ -249,7 +249,8 @@ impl Blocks {
             Some(0) => self.keep(None),
             Some(oid) => {
                 let digest = self.key.as_ref().map(|key| ObjectDigest::new(key, oid));
-                let reading = digest.map_or(Reading::Nothing, Reading::Object);
+                let reading =
+                    digest.map_or(Reading::Nothing, |digest| Reading::Object(Box::new(digest)));
                 self.content = Content::new(self.compression, reading)?;
                 self.place = Place::ChunkLength;
             }

@@ -81,9 +81,9 @@ pub(super) enum Reading {
     /// Nothing: they are only walked over.
     Nothing,
     /// Rows of COPY text.
-    Rows(RowCounter),
+    Rows(Box<RowCounter>),
     /// One large object.
-    Object(ObjectDigest),
+    Object(Box<ObjectDigest>),
 }
 
 /// What was made of them.

@@ -204,3 +204,62 @@ fn notes_hold_no_names() {
     assert_eq!(notes.len(), 2);
     assert!(notes.iter().all(|note| !note.contains("claims") && !note.contains("\"x\"")));
 }
+
+/// The inventory of a dump, by a login whose settings are these, comparable with `like`.
+async fn inventory(server: &TestServer, set: &str, like: Option<&Inventory>) -> Inventory {
+    server.execute("postgres", &format!("alter role postgres reset all; {set}")).await;
+    let facts = server.facts(&server.connection("postgres")).await;
+    let mut dump = PgDump::new(&facts, DumpOptions::default());
+    if let Some(like) = like {
+        dump = dump.comparable_with(like).unwrap();
+    }
+    read(dump.open().await.unwrap()).await.unwrap().1.inventory
+}
+
+#[tokio::test]
+async fn digests_depend_on_the_rows_and_on_nothing_else() {
+    let server = TestServer::start();
+    let sql = "create table public.t (id int, at timestamptz, data bytea, f float8, n text);
+        insert into public.t select i, '2026-01-01 00:00+00'::timestamptz + i * interval '1 h',
+            decode(md5(i::text), 'hex'), i / 7.0, 'a' from generate_series(1, 1000) i;
+        create table public.other (i int); insert into public.other values (1), (1), (2);
+        select lo_from_bytea(4711, 'abc'), lo_from_bytea(4712, 'def')";
+    server.execute("postgres", sql).await;
+    let escape = "alter role postgres set bytea_output = escape;
+        alter role postgres set timezone = 'Asia/Kathmandu'; alter role postgres set datestyle = 'German'";
+    let first = inventory(&server, escape, None).await;
+    let settings = &first.row_digests.as_ref().unwrap().settings;
+    assert_eq!(settings["bytea_output"], "escape");
+    assert!(first.tables.iter().all(|table| table.digest.as_ref().unwrap().len() == 64));
+
+    let same = inventory(&server, "select 1", Some(&first)).await;
+    assert!(first.comparable_digests(&same) && first.same_tables(&same));
+    assert_eq!(first, same);
+    let own_key = inventory(&server, escape, None).await;
+    assert_ne!(own_key.tables[0].digest, first.tables[0].digest);
+    assert!(!first.comparable_digests(&own_key) && first.same_tables(&own_key));
+
+    let order = "update public.t set id = id where id % 3 = 0; cluster public.t using by_id";
+    server.execute("postgres", "create index by_id on public.t (n, id desc)").await;
+    server.execute("postgres", order).await;
+    let moved = inventory(&server, "drop index public.by_id", Some(&first)).await;
+    assert!(first.same_tables(&moved));
+
+    let pairs = "delete from public.other where i = 1; insert into public.other values (3), (3)";
+    for change in [
+        "update public.t set n = 'b' where id = 500",
+        "update public.t set f = f + 1e-13 where id = 7",
+        pairs,
+        "select lo_put(4712, 1, 'x')",
+    ] {
+        let before = inventory(&server, "select 1", Some(&first)).await;
+        server.execute("postgres", change).await;
+        let after = inventory(&server, "select 1", Some(&first)).await;
+        assert!(!before.same_tables(&after), "{change}");
+        assert_eq!(before.large_objects, after.large_objects);
+        let rows = |found: &Inventory| {
+            found.tables.iter().map(|table| table.data.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&before), rows(&after));
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use backup_core::{Error, Result};
 
 use super::STAGE;
-use crate::archive::{Toc, TocEntry, belongs_to_others};
+use crate::archive::{Toc, TocEntry, belongs_to_others, is_relation};
 use crate::database::TablespaceMap;
 use crate::sql::{Token, TokenKind, quote_ident, quote_literal, tokens, words};
 
@@ -161,8 +161,9 @@ fn constraint(entry: &TocEntry) -> Option<&str> {
 }
 
 /// Schemas and extensions that the database has stay: emptied of what is replaced they may hold
-/// more, and nothing that depends on an extension has to go for it.
-pub(super) fn keep_containers(toc: &mut Toc) {
+/// more, and nothing that depends on an extension has to go for it. With an extension stay its own
+/// rows: the tables whose rows are left out, as `schema.name`.
+pub(super) fn keep_containers(toc: &mut Toc) -> Vec<String> {
     for entry in &mut toc.entries {
         match entry.desc.as_str() {
             "SCHEMA" => {
@@ -174,6 +175,18 @@ pub(super) fn keep_containers(toc: &mut Toc) {
             _ => {}
         }
     }
+    let place = |entry: &TocEntry| (entry.namespace.clone(), entry.tag.clone());
+    let defined: HashSet<(String, String)> =
+        toc.entries.iter().filter(|entry| is_relation(entry)).map(place).collect();
+    let mut left_out = Vec::new();
+    toc.entries.retain(|entry| {
+        let stays = entry.desc == "TABLE DATA" && !defined.contains(&place(entry));
+        if stays {
+            left_out.push(format!("{}.{}", entry.namespace, entry.tag));
+        }
+        !stays
+    });
+    left_out
 }
 
 #[cfg(test)]

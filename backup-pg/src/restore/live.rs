@@ -13,7 +13,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
 use super::STAGE;
-use super::run::{Filter, Orders, Script};
+use super::run::{Orders, Script};
 use crate::client::{ClientChild, too_slow};
 use crate::psql::LOCK_TIMEOUT;
 
@@ -65,7 +65,7 @@ impl Transaction {
         let isolation = if repeatable { "REPEATABLE READ" } else { "READ COMMITTED" };
         let settings = format!(
             "BEGIN ISOLATION LEVEL {isolation};\nset search_path = '';\nset standard_conforming_strings = on;\n\
-             set statement_timeout = 0;\nset lock_timeout = {};",
+             set statement_timeout = 0;\nset idle_in_transaction_session_timeout = 0;\nset lock_timeout = {};",
             LOCK_TIMEOUT.as_millis()
         );
         transaction.query_text(&settings).await?;
@@ -119,8 +119,7 @@ impl Transaction {
         // What setval and the like answer is read by nobody.
         self.query_text("\\o /dev/null").await?;
         let Some(input) = self.input.take() else { return Err(self.why_it_ended().await) };
-        let filter = Filter { lock_timeout: Some(LOCK_TIMEOUT) };
-        self.script = Some(Script::start(orders, input, filter)?);
+        self.script = Some(Script::start(orders, input, Some(LOCK_TIMEOUT))?);
         Ok(())
     }
 
@@ -143,7 +142,8 @@ impl Transaction {
             None => String::new(),
         };
         self.script = None;
-        self.query_text("\\o").await?;
+        // The archive's own encoding is set by now; names here are UTF-8.
+        self.query_text("\\o\nset client_encoding = 'UTF8';\nset search_path = '';").await?;
         Ok(said)
     }
 

@@ -78,8 +78,17 @@ impl Prepared {
 
 /// What a restore in place would do, and the schemas and extensions kept.
 pub(super) async fn plan_in_place(restored: &mut Toc, server: &Server) -> Result<InPlacePlan> {
-    edits::keep_containers(restored);
-    clean::plan(&server.psql(), restored, server.database()).await
+    if !restored.entries.iter().any(is_relation) {
+        return Err(Error::refused(
+            STAGE,
+            "the backup defines no table: there is nothing to replace",
+        )
+        .next_step("add its rows to tables that are there: --table '*' --data-only"));
+    }
+    let rows_of_extensions = edits::keep_containers(restored);
+    let plan = clean::plan(&server.psql(), restored, server.database()).await?;
+    let stays = rows_of_extensions.into_iter().map(|table| format!("rows of table {table}"));
+    Ok(InPlacePlan { stays: plan.stays.into_iter().chain(stays).collect(), ..plan })
 }
 
 /// With other roles, and without what is not wanted.
@@ -89,8 +98,15 @@ pub(super) fn edited(toc: &Toc, options: &RestoreOptions, notes: &mut Vec<String
         notes.push(format!("the backup names no role {old}"));
     }
     map_roles(&mut edited, &options.roles);
-    if options.without_subscriptions {
+    let subscriptions = toc.of_kind("SUBSCRIPTION").count();
+    if options.without_subscriptions || options.in_place {
         edits::leave_out_subscriptions(&mut edited);
+    }
+    if options.in_place && subscriptions > 0 {
+        notes.push(format!(
+            "{subscriptions} subscriptions are left as they are; those that the database has need \
+             ALTER SUBSCRIPTION .. REFRESH PUBLICATION, for their tables are new"
+        ));
     }
     edited
 }

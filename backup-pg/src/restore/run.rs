@@ -1,5 +1,6 @@
 //! pg_restore at work: alone, or writing SQL that psql runs.
 
+use std::fs::File;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::STAGE;
-use super::spool::SPOOLED_INPUT;
+use super::spool::{STANDARD_INPUT, STANDARD_OUTPUT};
 use crate::client::{ClientChild, ClientCommand};
 use crate::{ClientTools, Connection};
 
@@ -43,7 +44,7 @@ pub(super) struct Orders<'a> {
     /// How many sessions restore at the same time; more than one only from a file.
     pub jobs: usize,
     /// The archive as a file that can be sought in. Without, its bytes are written.
-    pub spooled: Option<Stdio>,
+    pub spooled: Option<File>,
 }
 
 impl Orders<'_> {
@@ -51,17 +52,6 @@ impl Orders<'_> {
     /// its SQL has to pass through our hands.
     pub fn need_psql(&self) -> bool {
         needs_psql(self.tools, self.server_major)
-    }
-
-    /// Adds the input, as an argument where it is a file, and returns it for the child.
-    fn input(&mut self, command: &mut ClientCommand) -> Stdio {
-        match self.spooled.take() {
-            Some(file) => {
-                command.arg(SPOOLED_INPUT);
-                file
-            }
-            None => Stdio::piped(),
-        }
     }
 }
 
@@ -78,7 +68,12 @@ pub(super) struct Run {
 }
 
 enum Work {
-    Alone { restore: ClientChild, stdin: Option<ChildStdin> },
+    /// With a file to read, the end of its input would be the end of the work.
+    Alone {
+        restore: ClientChild,
+        stdin: Option<ChildStdin>,
+        reads_file: bool,
+    },
     Script(Script),
 }
 
@@ -98,10 +93,17 @@ impl Run {
             command.arg(format!("--jobs={}", orders.jobs));
         }
         common_arguments(&mut command, &orders);
-        let input = orders.input(&mut command);
-        let mut restore = command.spawn(STAGE, input)?;
+        let spooled = orders.spooled.take();
+        let reads_file = spooled.is_some();
+        let mut restore = match spooled {
+            Some(file) => {
+                command.arg(STANDARD_OUTPUT);
+                command.spawn_tied(STAGE, file)?
+            }
+            None => command.spawn(STAGE, Stdio::piped())?,
+        };
         let stdin = restore.take_stdin();
-        Ok(Self { psql: None, work: Work::Alone { restore, stdin } })
+        Ok(Self { psql: None, work: Work::Alone { restore, stdin, reads_file } })
     }
 
     fn start_with_psql(orders: Orders<'_>) -> Result<Self> {
@@ -112,7 +114,7 @@ impl Run {
         let Some(to) = psql.take_stdin() else {
             return Err(Error::failed(STAGE, "was started without its pipes"));
         };
-        let script = Script::start(orders, to, Filter::default())?;
+        let script = Script::start(orders, to, None)?;
         Ok(Self { psql: Some(psql), work: Work::Script(script) })
     }
 
@@ -131,8 +133,10 @@ impl Run {
         let (script, psql) = match (&mut self.work, &mut self.psql) {
             (Work::Script(script), Some(psql)) => (script, psql),
             (Work::Script(_), None) => return Err(Error::failed("psql", "was not started")),
-            (Work::Alone { restore, stdin }, _) => {
-                drop(stdin.take());
+            (Work::Alone { restore, stdin, reads_file }, _) => {
+                if !*reads_file {
+                    drop(stdin.take());
+                }
                 let ending = restore.ending_within(limit).await?;
                 return Ok(restore.judge(ending)?.stderr);
             }
@@ -159,7 +163,7 @@ impl Run {
             psql.abort();
         }
         match &mut self.work {
-            Work::Alone { restore, stdin } => {
+            Work::Alone { restore, stdin, .. } => {
                 restore.abort();
                 *stdin = None;
             }
@@ -197,8 +201,14 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// Starts pg_restore; its SQL goes to `psql_input` through `filter`.
-    pub fn start(mut orders: Orders<'_>, psql_input: ChildStdin, filter: Filter) -> Result<Self> {
+    /// Starts pg_restore; its SQL goes to `psql_input`, and waits for locks as long as
+    /// `lock_timeout` says, or as pg_restore itself does.
+    pub fn start(
+        mut orders: Orders<'_>,
+        psql_input: ChildStdin,
+        lock_timeout: Option<Duration>,
+    ) -> Result<Self> {
+        let filter = Filter { without_new_setting: orders.need_psql(), lock_timeout };
         let mut command = ClientCommand::new(&orders.tools.pg_restore(), orders.connection)?;
         command.arg("--file=-");
         if orders.single_transaction {
@@ -207,7 +217,13 @@ impl Script {
             command.arg("--single-transaction");
         }
         common_arguments(&mut command, &orders);
-        let input = orders.input(&mut command);
+        let input = match orders.spooled.take() {
+            Some(file) => {
+                command.arg(STANDARD_INPUT);
+                file.into()
+            }
+            None => Stdio::piped(),
+        };
         let mut restore = command.spawn(STAGE, input)?;
         let Some(from) = restore.take_stdout() else {
             return Err(Error::failed(STAGE, "was started without its pipes"));
@@ -267,13 +283,18 @@ fn common_arguments(command: &mut ClientCommand, orders: &Orders<'_>) {
 /// What is changed of pg_restore's SQL on its way to psql.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filter {
+    /// Take out the one setting that the server does not know.
+    pub without_new_setting: bool,
     /// How long a statement may wait for a lock; pg_restore would wait for ever.
     pub lock_timeout: Option<Duration>,
 }
 
 impl Filter {
     fn apply(self, prelude: Vec<u8>) -> Vec<u8> {
-        let mut sql = without_new_setting(prelude);
+        let mut sql = prelude;
+        if self.without_new_setting {
+            sql = without_new_setting(sql);
+        }
         let Some(limit) = self.lock_timeout else { return sql };
         let end = first_object(&sql).unwrap_or(sql.len().min(PRELUDE_BYTES));
         if let Some(at) = memchr::memmem::find(&sql[..end], NO_LOCK_TIMEOUT) {
@@ -344,7 +365,9 @@ mod tests {
         assert_eq!(filtered(&prelude), wanted);
         let without = format!("--\nSET x = 1;\n{body}");
         assert_eq!(filtered(&without), without, "data keeps the line");
-        let limited = Filter { lock_timeout: Some(Duration::from_secs(9)) }.apply(prelude.into());
+        let filter =
+            Filter { without_new_setting: true, lock_timeout: Some(Duration::from_secs(9)) };
+        let limited = filter.apply(prelude.into());
         let wanted = wanted.replacen("lock_timeout = 0", "lock_timeout = 9000", 1);
         assert_eq!(String::from_utf8(limited).unwrap(), wanted);
         assert!(!prelude_is_over(b"--\n-- PostgreSQL database dump\n"));

@@ -2,12 +2,12 @@
 //!
 //! The file never has a name (or loses it before the first byte comes), so that nothing is left of
 //! it once the last process that holds it ends, however that happens. pg_restore opens it again
-//! through `/dev/stdin`, and can seek in it.
+//! through one of its standard streams, and can seek in it.
 
 use std::collections::BTreeSet;
 use std::io::SeekFrom;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use backup_core::pipeline::CHUNK_BYTES;
 use backup_core::{Error, Result};
@@ -17,8 +17,9 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use super::STAGE;
 use crate::archive::{BlockSpan, NewHead};
 
-/// The name under which a child opens its standard input anew, at the first byte.
-pub(super) const SPOOLED_INPUT: &str = "/dev/stdin";
+/// The names under which a child opens a standard stream anew, at its first byte.
+pub(super) const STANDARD_INPUT: &str = "/dev/stdin";
+pub(super) const STANDARD_OUTPUT: &str = "/dev/stdout";
 
 /// "The data is at the offset that follows", in an entry's state.
 const OFFSET_KNOWN: u8 = 2;
@@ -85,10 +86,11 @@ impl Spool {
         written.await.map_err(|e| self.failed(e))
     }
 
-    /// The whole file as a child's standard input.
-    pub async fn into_input(mut self) -> Result<Stdio> {
+    /// The whole file, for reading only.
+    pub async fn into_file(mut self) -> Result<std::fs::File> {
         self.file.flush().await.map_err(|e| self.failed(e))?;
-        Ok(self.file.into_std().await.into())
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        std::fs::File::open(path).map_err(|e| self.failed(e))
     }
 
     fn failed(&self, cause: std::io::Error) -> Error {
@@ -205,11 +207,10 @@ mod tests {
             reader.feed(chunk).unwrap();
             spooling.take(chunk, offset, reader.blocks()).await.unwrap();
         }
-        let mut spool = spooling.finish().await.unwrap();
+        let spool = spooling.finish().await.unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it has no name");
-        spool.file.seek(SeekFrom::Start(0)).await.unwrap();
         let mut bytes = Vec::new();
-        spool.file.into_std().await.read_to_end(&mut bytes).unwrap();
+        spool.into_file().await.unwrap().read_to_end(&mut bytes).unwrap();
         bytes
     }
 

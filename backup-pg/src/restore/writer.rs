@@ -1,7 +1,7 @@
 //! One restore: the head of the archive first, then its data, then the proof.
 
 use std::collections::BTreeMap;
-use std::process::Stdio;
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -117,7 +117,7 @@ impl RestoreWriter {
     }
 
     /// Changes the server for the first time: roles, the database, the children's sessions.
-    async fn begin(&mut self, spooled: Option<Stdio>) -> Result<Work> {
+    async fn begin(&mut self, spooled: Option<File>) -> Result<Work> {
         let Some(prepared) = &self.prepared else { return Err(over()) };
         preflight::create_roles(self.target.server(), &prepared.roles).await?;
         self.report.notes.extend(prepared.roles.differences.iter().cloned());
@@ -176,8 +176,8 @@ impl RestoreWriter {
             Progress::Spooling(spooling) => {
                 let spool = spooling.finish().await?;
                 self.report.spooled_bytes = spool.bytes();
-                let input = spool.into_input().await?;
-                (cancel.guard(self.begin(Some(input))).await?, Bytes::new())
+                let file = spool.into_file().await?;
+                (cancel.guard(self.begin(Some(file))).await?, Bytes::new())
             }
             Progress::Head(_) | Progress::Over => return Err(over()),
         };

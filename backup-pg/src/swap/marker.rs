@@ -40,7 +40,7 @@ impl Phase {
     }
 
     /// Which of its run's names a database in this phase has.
-    fn names<'a>(self, names: &'a Names) -> Vec<&'a str> {
+    fn names(self, names: &Names) -> Vec<&str> {
         match self {
             Self::Restored | Self::Closing => vec![&names.restoring],
             Self::Swapped | Self::Confirmed | Self::PuttingBack => vec![&names.before],

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use backup_core::pipeline::Cancel;
 use backup_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +108,6 @@ impl Swap {
         &self,
         oids: [u32; 2],
         deadline: Instant,
-        cancel: &Cancel,
         ended: &mut Ended,
     ) -> Result<()> {
         loop {
@@ -124,7 +122,8 @@ impl Swap {
             if Instant::now() >= deadline {
                 return Err(who_stays(&round.sessions));
             }
-            cancel.guard(async { Ok(tokio::time::sleep(ROUND).await) }).await?;
+            // The caller's guard drops this pause when somebody asks for a stop.
+            tokio::time::sleep(ROUND).await;
         }
     }
 

@@ -105,7 +105,7 @@ impl Turn {
         self.close(swap, cancel, course).await?;
         let deadline = Instant::now() + swap.limits.sessions;
         loop {
-            cancel.guard(swap.end_sessions(oids, deadline, cancel, &mut course.ended)).await?;
+            cancel.guard(swap.end_sessions(oids, deadline, &mut course.ended)).await?;
             let look = swap.look().await?;
             self.still_mine(swap, &look)?;
             let marker = self.parked_marker(&look, Timestamp::now());
@@ -239,7 +239,7 @@ impl Turn {
         let deadline = Instant::now() + SETTLE_TIMEOUT;
         loop {
             let trouble = match self.settle_once(swap).await {
-                Ok(Settled::Done(marker)) => return Ok(Some(marker)),
+                Ok(Settled::Done(marker)) => return Ok(Some(*marker)),
                 Ok(Settled::Undone) => return Ok(None),
                 Ok(Settled::Again) => None,
                 Err(error) => Some(error),
@@ -264,7 +264,8 @@ impl Turn {
         let look = swap.look().await?;
         if self.is_done(swap, &look) {
             let marker = look.numbered(self.leaving).and_then(|one| one.marker());
-            return Ok(Settled::Done(marker.ok_or_else(|| meddled(&self.parked))?));
+            let marker = marker.ok_or_else(|| meddled(&self.parked))?;
+            return Ok(Settled::Done(Box::new(marker)));
         }
         let coming = look.numbered(self.coming);
         let marker = coming.and_then(|one| one.marker());
@@ -296,7 +297,7 @@ impl Turn {
 }
 
 enum Settled {
-    Done(Marker),
+    Done(Box<Marker>),
     Undone,
     Again,
 }

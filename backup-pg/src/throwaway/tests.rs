@@ -31,7 +31,7 @@ fn ask(url: &str, sql: &str) -> std::result::Result<String, String> {
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
-fn alive(pid: u32) -> bool {
+fn is_up(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| stat.split(' ').nth(2) != Some("Z"))
 }
@@ -51,7 +51,7 @@ fn a_socket_server_starts_answers_and_leaves_nothing() {
     assert!(server.is_running());
     let pid = server.pid().unwrap();
     server.stop().unwrap();
-    assert!(!alive(pid) && !folder.exists());
+    assert!(!is_up(pid) && !folder.exists());
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn it_comes_back_after_a_crash_with_its_data() {
     for how in [Shutdown::Kill, Shutdown::Immediate, Shutdown::Fast] {
         let pid = server.pid().unwrap();
         server.shut_down(how).unwrap();
-        assert!(!alive(pid) && server.pid().is_none());
+        assert!(!is_up(pid) && server.pid().is_none());
         assert!(ask(&url, "SELECT 1").is_err());
         server.start_up().unwrap();
         assert_eq!(ask(&url, "SELECT answer FROM kept").unwrap(), "42", "{how:?}");
@@ -111,7 +111,7 @@ fn a_dropped_server_is_gone_and_a_failed_start_leaves_nothing_and_says_why() {
     let server = ThrowawayServer::start(&newest_local(), &folder, &Default::default()).unwrap();
     let pid = server.pid().unwrap();
     drop(server);
-    assert!(!alive(pid) && !folder.exists());
+    assert!(!is_up(pid) && !folder.exists());
 
     let options = ThrowawayOptions {
         settings: vec![("max_connections".into(), "many".into())],
@@ -130,4 +130,49 @@ fn the_watcher_ends_a_server_whose_owner_died() {
     drop(server.running.as_mut().unwrap().watcher.as_mut().unwrap().stdin.take());
     let ended = wait_for(&mut server.running.as_mut().unwrap().server, STOP_TIMEOUT);
     assert!(ended.is_some());
+}
+
+#[test]
+fn what_dead_owners_left_is_swept_and_nothing_else() {
+    let parent = fresh_folder();
+    fs::create_dir(&parent).unwrap();
+    fs::set_permissions(&parent, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let options = ThrowawayOptions::default();
+    let start = |folder: &Path| ThrowawayServer::start(&newest_local(), folder, &options).unwrap();
+
+    let alive = ScratchFolder::make(&parent, "mine_").unwrap();
+    let running = start(alive.path());
+    // A server whose owner forgot it: nobody holds a lock on its folder.
+    let left = parent.join("mine_left");
+    let forgotten = start(&left);
+    let pid = forgotten.pid().unwrap();
+    std::mem::forget(forgotten);
+    let empty = parent.join("mine_empty");
+    fs::create_dir(&empty).unwrap();
+    let others = [parent.join("other"), parent.join("mine_target")];
+    fs::create_dir(&others[0]).unwrap();
+    fs::write(&others[1], "a file").unwrap();
+    std::os::unix::fs::symlink(&others[0], parent.join("mine_link")).unwrap();
+    let foreign = parent.join("mine_of_somebody");
+    if getuid().is_root() {
+        fs::create_dir(&foreign).unwrap();
+        std::os::unix::fs::chown(&foreign, Some(12_345), None).unwrap();
+    }
+
+    let (mut removed, failed) = sweep(&parent, "mine_");
+    removed.sort();
+    assert_eq!(removed, [empty.clone(), left.clone()]);
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(!left.exists() && !empty.exists());
+    // It is our child and was not waited for: a zombie at most.
+    assert!(!is_up(pid));
+    assert!(is_up(running.pid().unwrap()) && others.iter().all(|path| path.exists()));
+    assert!(parent.join("mine_link").is_symlink());
+    assert_eq!(foreign.exists(), getuid().is_root());
+
+    let path = alive.path().to_owned();
+    drop(running);
+    drop(alive);
+    assert!(!path.exists());
+    fs::remove_dir_all(parent).unwrap();
 }

@@ -14,6 +14,8 @@ mod objects;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]
+mod s3_settings;
+#[cfg(feature = "s3")]
 mod s3_versions;
 #[cfg(feature = "sftp")]
 mod sftp;

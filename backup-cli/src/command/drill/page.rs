@@ -7,7 +7,7 @@ use backup_cli::drill::{CheckOutcome, DrillReport, Outcome, Verdict};
 use jiff::Timestamp;
 
 use super::escape::{escape, name};
-use super::sections;
+use super::{lists, sections};
 use crate::command::output;
 
 const STYLE: &str = include_str!("page.css");
@@ -36,9 +36,9 @@ pub fn render(report: &DrillReport) -> String {
     sections::compared(&mut page, report);
     sections::restored(&mut page, report);
     sections::times(&mut page, report);
-    sections::checks(&mut page, report);
-    sections::schema(&mut page, report);
-    sections::tables(&mut page, report);
+    lists::checks(&mut page, report);
+    lists::schema(&mut page, report);
+    lists::tables(&mut page, report);
     sections::remarks(&mut page, report);
     sections::evidence(&mut page, report);
     page.push_str("</main>\n");
@@ -56,12 +56,7 @@ fn head(page: &mut String, report: &DrillReport) {
     let database = name(&report.backup.database);
     let (class, sign, word, sentence) = match report.verdict {
         Verdict::Passed => ("good", "✔", "Passed", passed(report)),
-        Verdict::Failed => (
-            "bad",
-            "✘",
-            "Failed",
-            failed(report),
-        ),
+        Verdict::Failed => ("bad", "✘", "Failed", failed(report)),
         Verdict::NotProven => (
             "open",
             "?",

@@ -68,9 +68,9 @@ fn tell(recovery: &Recovery, dry_run: bool, session: &Session) -> Result<()> {
             "{would}restore {run} is finished, the new database is live.\n\
              The old one stays, closed, as {before}.\n"
         ),
-        Recovery::Started { run } => format!(
-            "{would}restore {run} left nothing to undo; the services are started.\n"
-        ),
+        Recovery::Started { run } => {
+            format!("{would}restore {run} left nothing to undo; the services are started.\n")
+        }
     })
 }
 

@@ -113,7 +113,9 @@ pub fn print_plain(from: &str, options: &RestoreOptions, session: &Session) -> R
     };
     let how = match tables {
         Some(_) => "in one transaction",
-        None => "into a database that is made for it, or is empty; one that holds anything is refused",
+        None => {
+            "into a database that is made for it, or is empty; one that holds anything is refused"
+        }
     };
     output::print(&format!("{what} into the database of {}: {how}\n", options.target.origin()))
 }

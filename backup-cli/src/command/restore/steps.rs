@@ -1,6 +1,5 @@
 //! The steps of a restore on stderr, each with the time it took.
 
-use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ impl Steps {
     fn step(&self, what: &str) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         finish(current.take());
-        line(what);
+        output::say(what);
         *current = Some((what.to_owned(), Instant::now()));
     }
 }
@@ -41,13 +40,8 @@ fn finish(step: Option<(String, Instant)>) {
     if let Some((_, started)) = step
         && started.elapsed().as_millis() >= 100
     {
-        line(&format!("  {}", output::duration(started.elapsed())));
+        output::say(&format!("  {}", output::duration(started.elapsed())));
     }
-}
-
-/// A terminal that went away must not end a restore.
-fn line(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Progress for Steps {

@@ -126,6 +126,6 @@ fn compared(summary: &RestoreSummary) -> String {
 fn notes(notes: &[String]) {
     let style = Style::for_stderr();
     for note in notes {
-        eprintln!("{} {note}", style.yellow("note:"));
+        output::say(&format!("{} {note}", style.yellow("note:")));
     }
 }

@@ -17,7 +17,7 @@ fn hours(hours: i64) -> Timestamp {
 }
 
 /// A week has passed, and a backup of an hour from now has been verified.
-fn late() -> CleanupOrder {
+pub(super) fn late() -> CleanupOrder {
     CleanupOrder { now: hours(24 * 8), keep_old: 7 * DAY, newest_verified: Some(hours(1)) }
 }
 

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::rig::{Chance, KEEPER, LIVE, Rig, cases, limits, never};
-use crate::Psql;
+use super::rig::{Chance, KEEPER, LIVE, Rig, cases, never};
 use crate::sql::quote_ident;
 use crate::swap::{Names, Phase, PutBack, Resumed, Swap, SwapOrder};
 use crate::test_server::command_lines;
@@ -14,10 +13,10 @@ use crate::throwaway::Shutdown;
 
 /// Longer than a swap usually takes.
 const LONGEST: Duration = Duration::from_millis(450);
-const COMMENT: &str = "mine: it's \\ \"this\"";
+pub(super) const COMMENT: &str = "mine: it's \\ \"this\"";
 
 /// What is left is old or new, whole, and says which.
-async fn whole(rig: &Rig, order: &SwapOrder) -> Phase {
+pub(super) async fn whole(rig: &Rig, order: &SwapOrder) -> Phase {
     let state = rig.state().await;
     let names = Names::new(LIVE, &order.run);
     let databases = rig.databases().await;
@@ -44,7 +43,7 @@ async fn whole(rig: &Rig, order: &SwapOrder) -> Phase {
 
 /// Puts back, or goes on and then puts back: in the end it is the old one, and the new one is
 /// dropped, for the next round.
-async fn finished(rig: &Rig, order: &SwapOrder, chance: &mut Chance) {
+pub(super) async fn finished(rig: &Rig, order: &SwapOrder, chance: &mut Chance) {
     let (swap, phase) = (rig.swap(), whole(rig, order).await);
     if chance.below(2) == 0 && phase.is_unfinished() {
         let resumed = swap.resume(&never()).await.unwrap();
@@ -75,14 +74,14 @@ async fn back_and_forth(swap: Swap, order: SwapOrder) -> backup_core::Result<()>
     swap.put_back(None, &never()).await.map(drop)
 }
 
-async fn rig() -> Rig {
+pub(super) async fn rig() -> Rig {
     let rig = Rig::start().await;
     rig.make(LIVE, KEEPER, "old").await;
     rig.execute(&crate::swap::turn::comment(LIVE, Some(COMMENT))).await;
     rig
 }
 
-async fn next(rig: &Rig) -> SwapOrder {
+pub(super) async fn next(rig: &Rig) -> SwapOrder {
     let order = rig.new_one(KEEPER, "new").await;
     rig.swap().adopt(&order).await.unwrap();
     order
@@ -195,61 +194,4 @@ async fn psql_is_killed_at_random_moments() {
         finished(&rig, &order, &mut chance).await;
     }
     println!("killed {killed}");
-}
-
-/// A lost answer for certain: the server ends the session right after it has committed.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_lost_after_the_commit_is_found_out() {
-    let rig = rig().await;
-    // Takes the place of psql, and fails after the real one has succeeded in swapping.
-    let folder = tempfile::tempdir().unwrap();
-    for what in ["RENAME TO", "ALLOW_CONNECTIONS false"] {
-        let order = next(&rig).await;
-        let tools = liar(folder.path(), what).await;
-        let swap = Swap::new(
-            Psql::new(&tools, &super::rig::connection(rig.server.port(), "postgres", "postgres")),
-            LIVE,
-            limits(),
-        );
-        let outcome = swap.exchange(&order, &never()).await;
-        let phase = whole(&rig, &order).await;
-        match what {
-            "RENAME TO" => {
-                assert_eq!(outcome.unwrap().before, Names::new(LIVE, &order.run).before);
-                assert_eq!((phase, rig.live_says().await.as_str()), (Phase::Swapped, "new"));
-            }
-            _ => {
-                let lost = outcome.unwrap_err();
-                assert!(lost.to_string().contains("the answer is lost"), "{lost:?}");
-                assert_eq!((phase, rig.live_says().await.as_str()), (Phase::Restored, "old"));
-            }
-        }
-        finished(&rig, &order, &mut Chance::new()).await;
-    }
-}
-
-/// A psql that runs a script with `what` in it, and then says that it failed.
-async fn liar(folder: &std::path::Path, what: &str) -> crate::ClientTools {
-    use std::os::unix::fs::PermissionsExt;
-    let real = crate::test_server::search().newest().await.unwrap();
-    for program in ["pg_dump", "pg_dumpall", "pg_restore", "psql"] {
-        let path = folder.join(program);
-        let _ = std::fs::remove_file(&path);
-        if program != "psql" {
-            std::os::unix::fs::symlink(real.folder().join(program), path).unwrap();
-            continue;
-        }
-        let script = format!(
-            "#!/bin/sh\ncase \"$1\" in --version) exec {0} --version;; esac\n\
-             script=$(cat; echo x)\nscript=\"${{script%x}}\"\n\
-             printf '%s' \"$script\" | {0} \"$@\" || exit $?\n\
-             case \"$script\" in *'{what}'*) echo 'the answer is lost' >&2; exit 2;; esac\n",
-            real.folder().join("psql").display()
-        );
-        std::fs::write(&path, script).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let search =
-        crate::ToolSearch { configured: Some(folder.into()), ..crate::ToolSearch::default() };
-    search.newest().await.unwrap()
 }

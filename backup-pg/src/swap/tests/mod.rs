@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod crashes;
+mod cuts;
 mod obstacles;
 mod properties;
 mod replication;

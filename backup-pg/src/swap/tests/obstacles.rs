@@ -25,12 +25,23 @@ async fn nothing_happened(rig: &Rig, order: &SwapOrder) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_that_come_back_without_pause() {
+    let users = ["postgres", "app", "app", "postgres", KEEPER, "app"];
+    sessions_come_back("postgres", &users).await;
+}
+
+/// Ended by an owner who is no superuser, over `pg_signal_backend`.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_others_that_come_back_are_ended_by_an_owner() {
+    sessions_come_back(KEEPER, &["app", KEEPER, "app", "app"]).await;
+}
+
+async fn sessions_come_back(who: &str, users: &[&str]) {
     let rig = Rig::start().await;
     let order = rig.old_and_new(KEEPER).await;
     let stop = Arc::new(AtomicBool::new(false));
     let (old, new) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut tasks = Vec::new();
-    for user in ["postgres", "app", "app", "postgres", KEEPER, "app"] {
+    for user in users {
         let psql = rig.psql_as(user).await.with_database(LIVE);
         let (stop, old, new) = (stop.clone(), old.clone(), new.clone());
         tasks.push(tokio::spawn(async move {
@@ -50,12 +61,11 @@ async fn sessions_that_come_back_without_pause() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // One that sits there for good, with a transaction.
-    let _sitting = rig
-        .hold(rig.admin.with_database(LIVE), "begin; insert into public.log default values")
-        .await;
-    let done = rig.swap_as("postgres").await.exchange(&order, &never()).await.unwrap();
+    let there = rig.psql_as(users[0]).await.with_database(LIVE);
+    let _sitting = rig.hold(there, "begin; insert into public.log default values").await;
+    let done = rig.swap_as(who).await.exchange(&order, &never()).await.unwrap();
     println!("closed for {:?}, {} sessions ended", done.closed_for, done.sessions_ended.len());
-    assert!(done.sessions_ended.iter().any(|one| one.user.as_deref() == Some("postgres")));
+    assert!(done.sessions_ended.iter().any(|one| one.user.as_deref() == Some(users[0])));
     let until = new.load(Ordering::Relaxed) + 10;
     while new.load(Ordering::Relaxed) < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
