@@ -271,8 +271,8 @@ impl fmt::Display for Score {
         write!(
             f,
             "{cases} damaged: verify found {found}, by checksums alone {by_checksums}; restore refused {refused} \
-             and gave back exactly the original {exact} times ({real} of them into a server too); \
-             {} wrong",
+             and gave back exactly the original {exact} times; {real} of these restores ran into a \
+             real server, too; {} wrong",
             missed.len()
         )
     }

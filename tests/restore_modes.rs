@@ -180,7 +180,6 @@ async fn in_place_the_backup_replaces_what_was_changed_after_a_safety_backup() {
     live.sql(CHANGES).await;
     live.sql("CREATE TABLE mine AS SELECT 1 AS one").await;
     let changed = claims_digest(&live.server, CLAIMS).await;
-    let to = target_file(&live.scratch, &live.server, CLAIMS);
     live.run(&["restore", &first, "--in-place"]).await.expect(0);
     assert_eq!(claims_digest(&live.server, CLAIMS).await, live.original);
     assert_eq!(live.sql("SELECT one FROM mine").await, "1");

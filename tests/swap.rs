@@ -136,7 +136,6 @@ impl Stage {
 
     /// Asserts that the old database is live, untouched, with its services, and that nothing but
     /// `others` is left.
-    #[track_caller]
     pub async fn assert_old(&self, others: &str) {
         assert_eq!(self.live().await, self.old);
         assert!(!self.is_migrated().await);

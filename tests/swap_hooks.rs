@@ -2,6 +2,7 @@
 //! message says what happened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use backup_cli::config::{Config, Environment};
 use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SwapOptions, SwapReport, SwapTarget};
@@ -271,10 +272,10 @@ async fn the_password_of_the_database_stays_secret() {
     assert!(!run.stderr.contains("/claims\n"), "{}", run.stderr);
 }
 
-/// Whoever embeds the library hears a step and panics, or stops waiting.
+/// Whoever embeds the library hears a step and panics once, or stops waiting.
 struct Ear {
     step: &'static str,
-    panics: bool,
+    panics: AtomicBool,
     heard: tokio::sync::Notify,
 }
 
@@ -282,9 +283,13 @@ impl Progress for Ear {
     fn event(&self, event: Event<'_>) {
         if matches!(event, Event::Step { what } if what.starts_with(self.step)) {
             self.heard.notify_one();
-            assert!(!self.panics, "a bug of who listens");
+            assert!(!self.panics.swap(false, Relaxed), "a bug of who listens");
         }
     }
+}
+
+fn ear(step: &'static str, panics: bool) -> Arc<Ear> {
+    Arc::new(Ear { step, panics: AtomicBool::new(panics), heard: tokio::sync::Notify::new() })
 }
 
 /// The stage as an application that embeds the library has it.
@@ -312,8 +317,7 @@ async fn a_panic_and_a_dropped_future_leave_no_service_stopped() {
     let stage = Stage::new(15, 10).await;
     let deployment = embedded(&stage);
     for step in ["migrate", "swapping the databases", "waiting for http"] {
-        let ear = Ear { step, panics: true, heard: tokio::sync::Notify::new() };
-        let error = swap(&deployment, Arc::new(ear)).await.unwrap_err();
+        let error = swap(&deployment, ear(step, true)).await.unwrap_err();
         assert!(error.message().contains("broke off"), "{step}: {error}");
         let order = stage.order();
         assert!(order.ends_with("on_failure after"), "{step}: {order}: {error:?}");
@@ -321,7 +325,7 @@ async fn a_panic_and_a_dropped_future_leave_no_service_stopped() {
         assert!(stage.is_running(), "{step}: {order}: {error:?}");
     }
     // Dropped with the services stopped: it goes on to its end.
-    let ear = Arc::new(Ear { step: "swapping", panics: false, heard: tokio::sync::Notify::new() });
+    let ear = ear("swapping", false);
     tokio::select! {
         _ = swap(&deployment, Arc::clone(&ear)) => panic!("it was to be dropped"),
         () = ear.heard.notified() => {}

@@ -112,6 +112,7 @@ fn dump_options(postgres: &PostgresConfig) -> DumpOptions {
         exclude_tables: postgres.exclude_tables.clone(),
         exclude_table_data: postgres.exclude_table_data.clone(),
         large_objects: postgres.large_objects,
+        row_digests: postgres.row_digests,
         lock_wait_timeout: postgres.lock_wait_timeout.unwrap_or(LOCK_WAIT_TIMEOUT),
         ..DumpOptions::default()
     }

@@ -198,9 +198,7 @@ pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
-pub use storage::{
-    ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned,
-};
+pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};
 pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
 pub use verify::{

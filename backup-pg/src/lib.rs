@@ -25,20 +25,23 @@ pub mod throwaway;
 mod tools;
 
 pub use archive::{
-    ARCHIVE_MAGIC, ArchiveCheck, ArchiveCompression, ArchiveHead, ArchiveHeader, ArchiveReader, ArchiveSummary,
-    ArchiveVersion, MAX_TOC_BYTES, RowKey, Section, SelectedPart, Selection, Toc,
+    ARCHIVE_MAGIC, ArchiveCheck, ArchiveCompression, ArchiveHead, ArchiveHeader, ArchiveReader,
+    ArchiveSummary, ArchiveVersion, MAX_TOC_BYTES, RowKey, Section, SelectedPart, Selection, Toc,
     TocEntry,
 };
 pub use connect::Connection;
 pub use database::{DatabasePlan, TablespaceMap, database_facts, plan_database};
-pub use dump::{DumpOptions, DumpStream, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT, with_recorded_settings};
+pub use dump::{
+    DumpOptions, DumpStream, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT, with_recorded_settings,
+};
 pub use globals::{Globals, GlobalsPlan, Tablespace, plan_globals};
 pub use preflight::{
     Finding, Needs, PreflightOptions, RestoreMode, Severity, preflight, refuse_blocking,
 };
 pub use psql::{LOCK_TIMEOUT, Psql, QUERY_TIMEOUT};
 pub use restore::{
-    COMMIT_TIMEOUT, InPlacePlan, PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport, WORKING_PREFIX,
+    COMMIT_TIMEOUT, InPlacePlan, PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport,
+    WORKING_PREFIX,
 };
 pub use roles::{GlobalsDump, NO_ROLE_PASSWORDS};
 pub use server::Server;

@@ -126,6 +126,10 @@ pub struct PostgresConfig {
     /// Whether roles and tablespaces are saved with it.
     #[serde(default = "yes")]
     pub globals: bool,
+    /// Whether a digest of every table's rows is made on the way, which a drill compares. Costs
+    /// some percent of the time where rows are short.
+    #[serde(default = "yes")]
+    pub row_digests: bool,
     /// Longest wait for a table's lock before the dump gives up, `"60s"`.
     #[serde(default, deserialize_with = "load::duration")]
     pub lock_wait_timeout: Option<Duration>,
@@ -143,6 +147,7 @@ impl JobConfig {
             exclude_table_data: Vec::new(),
             large_objects: None,
             globals: true,
+            row_digests: true,
             lock_wait_timeout: None,
         };
         Self {

@@ -81,7 +81,8 @@ impl Deployment {
             return Err(Error::failed(STAGE, "a backup was opened as a plain file"));
         };
         let origin = reader.origin(self.keys().await?.authenticate().as_deref()).await?;
-        let place = Place::prepare(self, reader.manifest(), options, context).await?;
+        let place =
+            Place::prepare(self, reader.manifest(), source.plain_bytes, options, context).await?;
         let mut report = blank_report(&place, started);
         report.backup = run::backup_facts(entry, part, contents, origin);
         report.times.prepare = began.elapsed();

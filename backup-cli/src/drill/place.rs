@@ -1,7 +1,7 @@
 //! Where a drill happens: on a throwaway server of its own, or in a new database of a server that
 //! the configuration names. In both cases nothing of it stays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use backup_core::pipeline::Context;
 use backup_core::{Error, Manifest, Result};
@@ -10,6 +10,7 @@ use backup_pg::swap::RunId;
 use backup_pg::throwaway::{ScratchFolder, ThrowawayOptions, ThrowawayServer, sweep};
 use backup_pg::{Connection, Server, ToolSearch, Version};
 use jiff::{SignedDuration, Timestamp};
+use rustix::fs::statvfs;
 
 use super::{DrillOptions, STAGE};
 use crate::Deployment;
@@ -19,6 +20,9 @@ const PREFIX: &str = "marb_drill_";
 /// Where the throwaway server's data goes when the config does not say: on a disk, with a short
 /// path.
 const FOLDER: &str = "/var/tmp";
+/// For databases with very many tables, which pg_dump locks all at once.
+const SETTINGS: [(&str, &str); 2] =
+    [("max_connections", "20"), ("max_locks_per_transaction", "4096")];
 /// How the comment of a drill's database starts; the time follows.
 const MARK: &str = "marb-backup drill ";
 /// A database that a drill left behind is dropped after so long: no drill takes longer.
@@ -47,6 +51,7 @@ impl Place {
     pub async fn prepare(
         deployment: &Deployment,
         manifest: &Manifest,
+        plain_bytes: Option<u64>,
         options: &DrillOptions,
         context: &Context,
     ) -> Result<Self> {
@@ -54,7 +59,7 @@ impl Place {
         let scratch = scratch_name(Timestamp::now());
         let Some(url) = options.server.as_ref().or(configured) else {
             context.step("starting a throwaway server");
-            return Self::throwaway(deployment, manifest, scratch, context).await;
+            return Self::throwaway(deployment, manifest, plain_bytes, scratch, context).await;
         };
         context.step("connecting to the drill's server");
         let server = context.cancel.guard(deployment.connect(url, "drill server")).await?;
@@ -68,6 +73,7 @@ impl Place {
     async fn throwaway(
         deployment: &Deployment,
         manifest: &Manifest,
+        plain_bytes: Option<u64>,
         scratch: String,
         context: &Context,
     ) -> Result<Self> {
@@ -79,7 +85,9 @@ impl Place {
             None => find_server(&search, needed).await?,
         };
         let parent = config.folder.clone().unwrap_or_else(|| FOLDER.into());
-        let settings = config.settings.clone().into_iter().collect();
+        refuse_too_little_space(&parent, plain_bytes)?;
+        let ours = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = ours.into_iter().chain(config.settings.clone()).collect();
         let options = ThrowawayOptions { settings, ..ThrowawayOptions::default() };
         let programs = bin_dir.clone();
         let made = blocking(move || {
@@ -163,6 +171,23 @@ async fn find_server(search: &ToolSearch, needed: u32) -> Result<PathBuf> {
         Some((_, folder)) => Ok(folder.clone()),
         None => Err(no_server(&found, needed)),
     }
+}
+
+/// Before an hour of restoring. The tables alone take about as much as the dump.
+fn refuse_too_little_space(folder: &Path, plain_bytes: Option<u64>) -> Result<()> {
+    let (Some(needed), Ok(disk)) = (plain_bytes, statvfs(folder)) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has {} MB free, and the database takes at least {} MB",
+        folder.display(),
+        free / 1_000_000,
+        needed / 1_000_000
+    );
+    Err(Error::refused(STAGE, message)
+        .next_step("make room, or name another place as `folder` under [drill]"))
 }
 
 fn no_server(found: &[(u32, PathBuf)], needed: u32) -> Error {
@@ -277,6 +302,14 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_never_fit_is_refused() {
+        let refused = refuse_too_little_space(Path::new("/"), Some(u64::MAX)).unwrap_err();
+        assert!(refused.advice().unwrap().contains("folder"), "{refused}");
+        refuse_too_little_space(Path::new("/"), Some(1)).unwrap();
+        refuse_too_little_space(Path::new("/"), None).unwrap();
+    }
 
     #[test]
     fn names_are_never_the_same_and_short_enough() {

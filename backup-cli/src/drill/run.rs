@@ -131,6 +131,9 @@ impl Run<'_> {
             report.place.pg_restore = done.pg_restore;
             report.place.roles_created = done.created_roles;
             report.notes.extend(done.notes);
+            if !self.place.is_throwaway() && !report.place.roles_created.is_empty() {
+                report.notes.push("the roles that were made for it stay on the server".to_owned());
+            }
         }
         report.place.with_owners = self.with_owners;
         went?;
@@ -152,8 +155,11 @@ impl Run<'_> {
         let name = backup_pg::sql::quote_ident(&self.place.scratch);
         let make = format!("create database {name} template template0");
         let psql = self.place.server.psql();
-        self.context.cancel.guard(psql.execute(&make)).await?;
-        self.made = true;
+        let making = self.context.cancel.guard(psql.execute(&make)).await;
+        // After a stop nobody knows whether it came into being; after an error it did not.
+        let unknown = making.as_ref().is_err_and(|e| e.kind() == ErrorKind::Interrupted);
+        self.made = making.is_ok() || unknown;
+        making?;
         self.place.mark().await
     }
 

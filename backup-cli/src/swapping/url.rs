@@ -76,7 +76,10 @@ mod tests {
     fn every_spelling_keeps_its_own() {
         for (text, expected) in [
             ("postgresql://u:p@h:5433/old", "postgresql://u:p@h:5433/new"),
-            ("postgresql+asyncpg://u:p%2F@h/old?ssl=x", "postgresql+asyncpg://u:p%2F@h/new?ssl=x"),
+            (
+                "postgresql+asyncpg://u:p%2F@h/old?ssl=require",
+                "postgresql+asyncpg://u:p%2F@h/new?ssl=require",
+            ),
             ("postgresql+psycopg2://u:p/w@h/old", "postgresql+psycopg2://u:p/w@h/new"),
             ("postgresql:///old?options=-c%20a@b", "postgresql:///new?options=-c%20a@b"),
             ("postgresql://u:p@h", "postgresql://u:p@h/new"),

@@ -80,14 +80,18 @@ impl PgDump {
     /// # Errors
     /// When the server can't be reached, or pg_dump can't be started.
     pub async fn begin(&self) -> Result<DumpStream> {
-        let (key, connection) = match &self.like {
-            Some((key, settings)) => {
-                (key.clone(), settings::with_recorded_settings(&self.connection, settings))
+        let Some((key, settings)) = &self.like else {
+            let connection = &self.connection;
+            if !self.options.row_digests {
+                return self.start(connection, ArchiveReader::new(), BTreeMap::new());
             }
-            None => (RowKey::random(), self.connection.clone()),
+            let in_force = settings::ask(&Psql::new(&self.tools, connection)).await?;
+            let archive = ArchiveReader::new().with_row_key(RowKey::random());
+            return self.start(connection, archive, in_force);
         };
+        let connection = settings::with_recorded_settings(&self.connection, settings);
         let in_force = settings::ask(&Psql::new(&self.tools, &connection)).await?;
-        self.start(&connection, key, in_force)
+        self.start(&connection, ArchiveReader::new().with_row_key(key.clone()), in_force)
     }
 }
 
@@ -106,7 +110,7 @@ impl PgDump {
     fn start(
         &self,
         connection: &Connection,
-        key: RowKey,
+        archive: ArchiveReader,
         in_force: BTreeMap<String, String>,
     ) -> Result<DumpStream> {
         let mut command = connection.command(&self.tools.pg_dump())?;
@@ -122,7 +126,7 @@ impl PgDump {
         Ok(DumpStream {
             child,
             output,
-            archive: ArchiveReader::new().with_row_key(key),
+            archive,
             settings: in_force,
             toc: None,
             findings: Findings::default(),

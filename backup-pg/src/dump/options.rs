@@ -34,6 +34,8 @@ pub struct DumpOptions {
     pub large_objects: Option<bool>,
     /// Role to become after the login (`SET ROLE`).
     pub role: Option<String>,
+    /// Whether a digest of every table's rows is made on the way.
+    pub row_digests: bool,
     /// How long to wait for the lock on a table; zero waits without end.
     pub lock_wait_timeout: Duration,
     /// How long pg_dump may be silent before the dump is given up.
@@ -50,6 +52,7 @@ impl Default for DumpOptions {
             exclude_table_data: Vec::new(),
             large_objects: None,
             role: None,
+            row_digests: true,
             lock_wait_timeout: LOCK_WAIT_TIMEOUT,
             stall_timeout: STALL_TIMEOUT,
         }

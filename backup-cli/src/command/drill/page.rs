@@ -72,10 +72,15 @@ fn head(page: &mut String, report: &DrillReport) {
          <p class=\"intro\">{INTRODUCTION}</p>\n\
          <div class=\"verdict {class}\" role=\"status\"><span class=\"sign\" aria-hidden=\"true\">{sign}</span>\
          <div><strong>{word}</strong><p>{sentence}</p></div></div>\n",
-        report.backup.started.map(output::time).unwrap_or_default(),
+        taken(report),
     );
     facts(page, report);
     page.push_str("</header>\n");
+}
+
+fn taken(report: &DrillReport) -> String {
+    let started = report.backup.started;
+    started.map(|at| at.strftime("%Y-%m-%d %H:%M UTC").to_string()).unwrap_or_default()
 }
 
 /// What the verdict rests on, and what not, in a sentence.

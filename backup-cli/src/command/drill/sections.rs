@@ -67,12 +67,12 @@ pub fn compared(page: &mut String, report: &DrillReport) {
         "Number of rows",
         overall(report, |t| &t.count),
         format!(
-            "{} of {all} tables that have rows in the backup, counted again.",
+            "Equal in {} of {all} tables that have rows in the backup, counted again.",
             count(report, |t| &t.count)
         ),
     ));
     rows.push(("Content of rows", overall(report, |t| &t.content), format!(
-        "{} of {all} tables: a keyed 256-bit hash of each row, summed up, against the sum taken during the backup.",
+        "Equal in {} of {all} tables: a keyed 256-bit hash of each row, summed up, against the sum taken during the backup.",
         count(report, |t| &t.content)
     )));
     if let Some(objects) = &report.large_objects {

@@ -93,7 +93,8 @@ async fn other_roles_take_the_place_of_those_in_the_backup() {
     };
     let mut wanted: Vec<String> = wanted.lines().map(renamed).collect();
     let mut found: Vec<String> = text.lines().map(str::to_owned).collect();
-    (wanted.sort(), found.sort());
+    wanted.sort();
+    found.sort();
     assert_eq!(found, wanted);
     // Without owners nothing but the policy needs a role.
     let options = RestoreOptions { no_owners: true, ..Default::default() };
