@@ -145,7 +145,7 @@ async fn verify_is_struck(signal: Signal) {
     }
     range.scratch.run(&["verify"]).await.expect(0);
     let list = range.scratch.run(&["list"]).await.expect(0);
-    assert!(list.stdout.contains("complete, checked"), "{list:#?}");
+    assert!(list.stdout.contains("complete, verified"), "{list:#?}");
 }
 
 #[tokio::test]

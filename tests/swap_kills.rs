@@ -141,7 +141,7 @@ const COMMANDS: [&str; 2] = ["--rollback", "--continue"];
 #[tokio::test]
 async fn this_program_is_killed_at_random_moments() {
     let mut range = Range::new(ROWS).await;
-    for case in 0..cases(6, 60) {
+    for case in 0..cases(6, 40) {
         let after = range.moment();
         let child = range.stage.scratch.start(&["restore", "latest"]);
         sleep(after).await;

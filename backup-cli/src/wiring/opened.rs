@@ -40,6 +40,16 @@ pub(crate) struct Ability {
 
 impl Opened {
     /// Opens the storage of a URL.
+    #[cfg_attr(
+        not(any(
+            feature = "s3",
+            feature = "gcs",
+            feature = "azure",
+            feature = "sftp",
+            feature = "local"
+        )),
+        allow(unused_variables, reason = "without any storage there is nothing to set")
+    )]
     pub(super) fn open(name: &str, url: &str, settings: &Settings) -> Result<Self> {
         match url.split_once(':').map_or("", |(scheme, _)| scheme) {
             #[cfg(feature = "local")]
@@ -90,17 +100,17 @@ impl Opened {
             };
             findings.into_iter().map(able).collect()
         };
-        match self {
+        match *self {
             #[cfg(feature = "local")]
             Self::Local(_) => Ok(Vec::new()),
             #[cfg(feature = "s3")]
-            Self::S3(storage) => storage.probe().await.map(told),
+            Self::S3(ref storage) => storage.probe().await.map(told),
             #[cfg(feature = "gcs")]
-            Self::Gcs(storage) => storage.probe().await.map(told),
+            Self::Gcs(ref storage) => storage.probe().await.map(told),
             #[cfg(feature = "azure")]
-            Self::Azure(storage) => storage.probe().await.map(told),
+            Self::Azure(ref storage) => storage.probe().await.map(told),
             #[cfg(feature = "sftp")]
-            Self::Sftp(storage) => storage.probe().await.map(|server| sftp_abilities(&server)),
+            Self::Sftp(ref storage) => storage.probe().await.map(|server| sftp_abilities(&server)),
         }
     }
 }
