@@ -251,8 +251,7 @@ async fn doctor_looks_at_what_a_restore_needs() {
 #[tokio::test]
 async fn the_password_of_the_database_stays_secret() {
     let stage = Stage::new(15, 10).await;
-    let migrate =
-        "ps -eo args > seen; env >&2; echo \"$DATABASE_URL\"; echo \"$TEST_DATABASE_URL\"";
+    let migrate = "ps -o args -p $PPID > seen; ps -o args --ppid $PPID >> seen; env >&2; echo \"$DATABASE_URL\"; echo \"$TEST_DATABASE_URL\"";
     let script = std::fs::read_to_string(stage.scratch.path("migrate")).unwrap();
     let work: String = script.lines().skip(2).collect();
     // Given by the environment, so that psql's own argument does not show it.

@@ -9,7 +9,7 @@
 
 use backup_core::pipeline::Context;
 use backup_core::{Error, Result, SourceIdentity};
-use backup_pg::InPlacePlan;
+use backup_pg::{InPlacePlan, PgRestore, Toc};
 
 use crate::restoring::RestoreOptions;
 use crate::{Deployment, RestoreFrom, RestoreSummary};
@@ -51,7 +51,7 @@ impl Deployment {
         context.step("reading the backup to its end");
         let archive = source.check(context).await?;
         let sink = self.restore_sink(&source, options, true).await?;
-        context.cancel.guard(sink.plan_in_place(archive.toc())).await
+        plan_in_place(&sink, archive.toc(), options, context).await
     }
 
     /// Restores over what the database holds, all of it or nothing.
@@ -71,7 +71,7 @@ impl Deployment {
         context.step("reading the backup to its end, before anything is touched");
         let archive = source.check(context).await?;
         let sink = self.restore_sink(&source, options, true).await?;
-        let plan = context.cancel.guard(sink.plan_in_place(archive.toc())).await?;
+        let plan = plan_in_place(&sink, archive.toc(), options, context).await?;
         plan.check()?;
         let safety_backup = match safety {
             SafetyBackup::Of(job) => Some(self.safety_backup(job, options, context).await?),
@@ -129,6 +129,26 @@ impl Deployment {
             }
         }
     }
+}
+
+/// The plan, with the tables that would be left empty among what stands in the way.
+async fn plan_in_place(
+    sink: &PgRestore,
+    toc: &Toc,
+    options: &RestoreOptions,
+    context: &Context,
+) -> Result<InPlacePlan> {
+    let mut plan = context.cancel.guard(sink.plan_in_place(toc)).await?;
+    if !options.accept_missing_rows {
+        let empty = toc.tables_without_rows();
+        let said = |table| {
+            format!(
+                "{table}: its rows are not in the backup, it would be empty (--accept-missing-rows goes on)"
+            )
+        };
+        plan.blocks.extend(empty.into_iter().map(said));
+    }
+    Ok(plan)
 }
 
 /// Whether both are the same database. Not every role may see a server's own number.

@@ -45,6 +45,8 @@ pub struct RestoreOptions {
     pub selection: Option<Selection>,
     /// Go on though nothing proves who wrote the backup.
     pub accept_unsigned: bool,
+    /// Replace a database though the backup lacks the rows of some tables: they will be empty.
+    pub accept_missing_rows: bool,
 }
 
 impl RestoreOptions {
@@ -63,6 +65,7 @@ impl RestoreOptions {
             spool_dir: None,
             selection: None,
             accept_unsigned: false,
+            accept_missing_rows: false,
         }
     }
 }

@@ -80,6 +80,15 @@ pub struct SwapReport {
 }
 
 impl Deployment {
+    /// `Ok` when no swap of this database is unfinished: whatever else is restored into it would
+    /// go away with a rollback.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when one is; when the server can't be asked.
+    pub async fn refuse_unfinished_swap(&self, target: &SwapTarget) -> Result<()> {
+        self.site(target).await?.swap().refuse_unfinished().await
+    }
+
     /// What [`Deployment::restore_and_swap`] would do. Touches nothing.
     ///
     /// # Errors

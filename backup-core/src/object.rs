@@ -135,7 +135,7 @@ pub(crate) fn advice_after_damage(copies: &Copies, read_from: &[String]) -> Stri
     match others[..] {
         [] => "restore from another storage's copy or an older backup".to_owned(),
         _ => format!(
-            "another copy is in storage {}: verify the backup, and read that copy",
+            "another copy is in storage {}: `marb-backup verify ID --repair` brings it over if it is whole",
             others.join(", ")
         ),
     }

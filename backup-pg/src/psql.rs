@@ -28,6 +28,11 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is taken, in bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
+/// Where commits are answered before they are on disk, ours wait for the disk: what we were told
+/// is done must not be undone by a crash of the server.
+const LOCAL_COMMIT: &str = "do $$ begin if current_setting('synchronous_commit') = 'off' then
+    perform set_config('synchronous_commit', 'local', false); end if; end $$;";
+
 /// A way to run SQL on one database.
 ///
 /// Each call is a psql process and a session of its own, so that nothing (settings, temporary
@@ -131,7 +136,7 @@ impl Psql {
     fn script(&self, sql: &str) -> String {
         format!(
             "set statement_timeout = {};\nset lock_timeout = {};\nset search_path = '';\n\
-             set standard_conforming_strings = on;\n{sql}\n;\n",
+             set standard_conforming_strings = on;\n{LOCAL_COMMIT}\n{sql}\n;\n",
             self.limit.as_millis(),
             LOCK_TIMEOUT.min(self.limit).as_millis(),
         )

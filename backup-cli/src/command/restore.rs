@@ -25,8 +25,28 @@ use steps::Steps;
 /// # Errors
 /// The first cause. What was there before is there again then, or the error says what to do.
 pub async fn run(args: RestoreArgs, session: &Session) -> Result<u8> {
+    let to = args.to.clone();
+    let done = restore_or_mend(args, session).await;
+    done.map_err(|error| naming_target(error, to.as_deref()))
+}
+
+/// Without --to the commands that an error names would be about the job's own database.
+fn naming_target(error: Error, to: Option<&str>) -> Error {
+    let (Some(to), Some(advice)) = (to, error.advice()) else { return error };
+    let mut named = advice.to_owned();
+    for flag in ["--rollback", "--continue", "--cleanup"] {
+        named = named.replace(flag, &format!("{flag} --to '{to}'"));
+    }
+    error.next_step(named)
+}
+
+async fn restore_or_mend(args: RestoreArgs, session: &Session) -> Result<u8> {
     if args.is_afterwards() {
         return afterwards::run(&args, session).await;
+    }
+    if let Some(to) = &args.to {
+        // A password that was typed is refused before anything else is said about the wish.
+        setup::url_value(to)?;
     }
     let what = args.what.clone().unwrap_or_default();
     if names_a_file(&what) {
@@ -63,6 +83,9 @@ async fn restore(
     let target = target(args, deployment, job)?;
     let swaps = is_to_be_swapped(args, deployment, &target, session).await?;
     let mut options = options(args, target_url(deployment, &target)?)?;
+    if !swaps && matches!(target, SwapTarget::Job(_)) {
+        session.context.cancel.guard(deployment.refuse_unfinished_swap(&target)).await?;
+    }
     // A server with a live database has its roles; for a new one they come along.
     let is_new = !swaps && !args.how.in_place && options.selection.is_none();
     options.globals = args.how.with_globals || is_new && !args.how.no_globals;
@@ -138,6 +161,7 @@ fn options(args: &RestoreArgs, url: Value) -> Result<RestoreOptions> {
         tablespaces: pairs("--tablespace", &how.tablespaces)?,
         no_tablespaces: how.no_tablespaces,
         accept_unsigned: args.accept_unsigned,
+        accept_missing_rows: how.accept_missing_rows,
         roles: pairs("--role", &how.roles)?,
         no_owners: how.no_owner,
         jobs: how.jobs,
@@ -174,7 +198,7 @@ impl Wanted<'_> {
         let tell = |plan: &_| plan::show_findings(plan, self.session);
         let restored =
             self.deployment.restore_and_swap(self.from, &options, &self.context, &tell).await;
-        tell::swapped(&restored?, started.elapsed(), self.session)?;
+        tell::swapped(&restored?, self.args.to.as_deref(), started.elapsed(), self.session)?;
         Ok(0)
     }
 

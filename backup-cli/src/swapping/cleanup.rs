@@ -3,10 +3,13 @@
 use backup_core::pipeline::Context;
 use backup_core::{CatalogEntry, Query, Result};
 use backup_pg::swap::{CleanupItem, CleanupOrder};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::site::{Site, SwapTarget};
 use crate::Deployment;
+
+/// A backup counts as newer than a swap when it began so much later.
+const CLOCK_MARGIN: SignedDuration = SignedDuration::from_mins(10);
 
 impl Deployment {
     /// Drops databases that earlier restores left: `keep_old` has passed, and a backup of the
@@ -43,8 +46,31 @@ impl Deployment {
         for problem in &catalog.problems {
             context.warn(&format!("storage {}: {}", problem.storage, problem.error));
         }
-        let ours = catalog.backups.iter().filter(|entry| is_of(entry, site) && is_verified(entry));
-        Ok(ours.map(|entry| entry.manifest.started).max())
+        let ours = catalog.backups.iter().filter(|entry| {
+            is_of(entry, site) && self.is_of_a_whole_job(entry, site) && is_verified(entry)
+        });
+        // The clocks of two hosts may differ.
+        Ok(ours.map(|entry| entry.manifest.started - CLOCK_MARGIN).max())
+    }
+}
+
+impl Deployment {
+    /// Whether the job that made it leaves nothing out: what a filter left out is in the old
+    /// database alone.
+    fn is_of_a_whole_job(&self, entry: &CatalogEntry, site: &Site) -> bool {
+        let name = &entry.manifest.job;
+        let Some(job) = self.config().job.get(name) else { return false };
+        let pg = &job.postgres;
+        let filters = [
+            &pg.schemas,
+            &pg.exclude_schemas,
+            &pg.tables,
+            &pg.exclude_tables,
+            &pg.exclude_table_data,
+        ];
+        site.job.as_ref().is_none_or(|of_site| of_site == name)
+            && filters.iter().all(|filter| filter.is_empty())
+            && pg.large_objects != Some(false)
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_pg::swap::{Names, RunId};
-use backup_pg::{ArchiveHead, Needs, PreflightOptions, RestoreMode, TablespaceMap, preflight};
+use backup_pg::{
+    ArchiveHead, Finding, Needs, PreflightOptions, RestoreMode, TablespaceMap, Toc, preflight,
+};
 use serde::Serialize;
 
 use super::SwapOptions;
@@ -66,7 +68,8 @@ impl Deployment {
         context: &Context,
     ) -> Result<SwapPlan> {
         context.step("preflight");
-        let needs = needs(source, context).await?;
+        let toc = head(source, context).await?;
+        let needs = needs(source, &toc);
         let names = Names::new(&site.live, run);
         let tablespaces = TablespaceMap {
             ignore: options.restore.no_tablespaces,
@@ -84,7 +87,11 @@ impl Deployment {
             accept_replication_break: options.accept_replication_break,
         };
         let asked = preflight(&site.admin, Some(&site.live), &needs, &ask);
-        let findings = context.cancel.guard(asked).await?;
+        let mut findings = context.cancel.guard(asked).await?;
+        if !options.restore.accept_missing_rows {
+            // First: it is what would be lost.
+            findings.splice(0..0, missing_rows(&toc));
+        }
         Ok(SwapPlan {
             from: source.label.clone(),
             database: site.live.clone(),
@@ -99,11 +106,36 @@ impl Deployment {
     }
 }
 
-/// What the archive wants of a server.
-async fn needs(source: &OpenedSource, context: &Context) -> Result<Needs> {
+/// Tables named before they are only counted.
+const NAMED_TABLES: usize = 10;
+
+/// A database that goes live with empty tables has lost their rows.
+fn missing_rows(toc: &Toc) -> Option<Finding> {
+    let tables = toc.tables_without_rows();
+    let named = tables.iter().take(NAMED_TABLES).cloned().collect::<Vec<_>>().join(", ");
+    let more = match tables.len().saturating_sub(NAMED_TABLES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!tables.is_empty()).then(|| {
+        Finding::blocking(
+            "rows",
+            format!("the backup leaves the rows of these tables out: {named}{more}"),
+            "they would be empty in the live database: choose another backup, or say --accept-missing-rows and bring the rows over from the old database",
+        )
+    })
+}
+
+/// The archive's table of contents.
+async fn head(source: &OpenedSource, context: &Context) -> Result<Toc> {
     let head = ArchiveHead::new();
     let read = source.read_into(Arc::new(head.clone()), &context.without_progress()).await;
-    let mut needs = Needs::from_toc(&head.judge(read)?);
+    head.judge(read)
+}
+
+/// What the archive wants of a server.
+fn needs(source: &OpenedSource, toc: &Toc) -> Needs {
+    let mut needs = Needs::from_toc(toc);
     if let Some(inventory) = source.inventory() {
         needs = needs.with_inventory(inventory);
     }
@@ -113,7 +145,7 @@ async fn needs(source: &OpenedSource, context: &Context) -> Result<Needs> {
     if let Some(version) = source.server_version() {
         needs = needs.with_server_version(version);
     }
-    Ok(needs)
+    needs
 }
 
 fn steps(site: &Site, names: &Names) -> Vec<PlannedStep> {

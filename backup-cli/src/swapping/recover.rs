@@ -11,6 +11,7 @@ use super::site::{Site, SwapTarget};
 use super::ticket::Ticket;
 use super::window::{Window, patiently};
 use crate::Deployment;
+use crate::lock::JobLock;
 use backup_pg::swap::SwapOrder;
 
 /// A swap that was confirmed longer ago is rolled back only when it is named: it is hardly the
@@ -66,7 +67,7 @@ impl Deployment {
         dry_run: bool,
         context: &Context,
     ) -> Result<Recovery> {
-        let (site, ticket, state) = self.scene(target, context).await?;
+        let (site, ticket, _job, state) = self.scene(target, context).await?;
         let aim = aim_of_rollback(&state, ticket.killed().as_ref(), run, Timestamp::now())
             .map_err(|error| named(error, &site.live))?;
         if dry_run {
@@ -89,7 +90,7 @@ impl Deployment {
         dry_run: bool,
         context: &Context,
     ) -> Result<Recovery> {
-        let (site, ticket, state) = self.scene(target, context).await?;
+        let (site, ticket, _job, state) = self.scene(target, context).await?;
         let aim = aim_of_going_on(&state, ticket.killed().as_ref())
             .map_err(|error| named(error, &site.live))?;
         if dry_run {
@@ -108,12 +109,12 @@ impl Deployment {
         &self,
         target: &SwapTarget,
         context: &Context,
-    ) -> Result<(Site, Ticket, SwapState)> {
+    ) -> Result<(Site, Ticket, Option<JobLock>, SwapState)> {
         let site = context.cancel.guard(self.site(target)).await?;
-        let (ticket, _) = site.lock(self)?;
+        let (ticket, job) = site.lock(self)?;
         let swap = site.swap();
         let state = context.cancel.guard(patiently(|| swap.state())).await?;
-        Ok((site, ticket, state))
+        Ok((site, ticket, job, state))
     }
 }
 
@@ -201,8 +202,12 @@ fn aim_of_rollback(
             _ => Ok(Aim::PutBack(run.clone())),
         };
     }
-    if let Some(run) = unfinished {
-        return Ok(Aim::PutBack(run.clone()));
+    if let Some(one) = state.unfinished() {
+        let swapped = one.marker.swapped.filter(|_| one.marker.phase == Phase::Swapped);
+        if let Some(swapped) = swapped.filter(|at| now.duration_since(*at) > PLAINLY_MEANT) {
+            return Err(long_ago(swapped, &one.marker.run));
+        }
+        return Ok(Aim::PutBack(one.marker.run.clone()));
     }
     let newest = state.marked.iter().rfind(|one| one.marker.phase != Phase::Dropping);
     // A run that was killed before it left anything on the server: the swap before it is not
@@ -218,19 +223,28 @@ fn aim_of_rollback(
         Phase::Confirmed => {
             let swapped = marker.swapped.unwrap_or(marker.started);
             if now.duration_since(swapped) > PLAINLY_MEANT {
+                return Err(long_ago(swapped, &marker.run));
+            }
+            let put_back = state.marked.iter().filter_map(|one| one.marker.put_back).max();
+            if put_back.is_some_and(|at| at > swapped) {
                 return Err(Error::refused(
                     "rollback",
-                    format!("the newest swap is from {swapped:.0}: all that was written since would leave the live database"),
+                    "the last thing that was done is a rollback; going back further has to be said",
                 )
-                .next_step(format!(
-                    "if that is what you want: restore --rollback --run {}",
-                    marker.run
-                )));
+                .next_step(format!("restore --rollback --run {}", marker.run)));
             }
             Ok(Aim::PutBack(marker.run.clone()))
         }
         _ => Ok(Aim::OnlyStart(marker.run.clone())),
     }
+}
+
+fn long_ago(swapped: Timestamp, run: &RunId) -> Error {
+    Error::refused(
+        "rollback",
+        format!("the newest swap is from {swapped:.0}: all that was written since would leave the live database"),
+    )
+    .next_step(format!("if that is what you want: restore --rollback --run {run}"))
 }
 
 fn aim_of_going_on(state: &SwapState, killed: Option<&RunId>) -> Result<Aim> {

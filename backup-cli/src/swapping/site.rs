@@ -64,7 +64,7 @@ pub(crate) struct Site {
     pub config: RestoreConfig,
     hooks: Hooks,
     pub health: Option<Health>,
-    job: Option<String>,
+    pub job: Option<String>,
 }
 
 impl Deployment {

@@ -61,8 +61,19 @@ impl Window {
         let (site, cancel) = (&self.site, &self.context.cancel);
         let started = Instant::now();
         let resumed = self.exchange().await?;
-        site.start(&self.context).await?;
-        site.wait_for_health(&self.context, cancel).await?;
+        let well = match site.start(&self.context).await {
+            Ok(()) => site.wait_for_health(&self.context, cancel).await,
+            failed => failed,
+        };
+        if let (Err(error), Resumed::Swapped { .. }) = (&well, &resumed) {
+            // Live since an earlier run, perhaps for days: nobody asked to lose what was written.
+            let message = format!("{}; the new database stays live, unconfirmed", error.message());
+            return Err(Halt::Unconfirmed(
+                Error::failed(error.stage().to_owned(), message)
+                    .next_step("mend the application and run `marb-backup restore --continue` again, or `--rollback` to the old database"),
+            ));
+        }
+        well?;
         let downtime = match &resumed {
             Resumed::Exchanged(done) if site.config.stop.is_empty() && site.health.is_none() => {
                 done.closed_for
@@ -100,6 +111,10 @@ impl Window {
     async fn confirm(&self) -> Result<(), Halt> {
         let swap = self.site.swap();
         patiently(|| swap.confirm(&self.order.run)).await.map_err(|error| {
+            if matches!(error.kind(), ErrorKind::Refused | ErrorKind::NotFound) {
+                // Somebody else puts it back, or has: there is nothing of ours to undo.
+                return Halt::Unconfirmed(error);
+            }
             // It works: putting the old one back would only lose what is written by now.
             Halt::Unconfirmed(
                 Error::new(

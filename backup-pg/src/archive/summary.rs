@@ -131,6 +131,17 @@ impl From<TableData> for Found {
     }
 }
 
+impl Toc {
+    /// Tables whose definition is in the archive and whose rows are not, because the backup left
+    /// them out: restored over what is there, they would be empty.
+    pub fn tables_without_rows(&self) -> Vec<String> {
+        let filled: BTreeSet<(&str, &str)> = self.of_kind("TABLE DATA").map(place).collect();
+        let bare = self.of_kind("TABLE").filter(|entry| !filled.contains(&place(entry)));
+        let bare = bare.filter(|entry| !is_partitioned(entry));
+        bare.map(|entry| format!("{}.{}", entry.namespace, entry.tag)).collect()
+    }
+}
+
 fn place(entry: &TocEntry) -> (&str, &str) {
     (&entry.namespace, &entry.tag)
 }

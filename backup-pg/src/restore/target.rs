@@ -52,6 +52,8 @@ pub(super) struct Target {
     name: String,
     /// What was made of it so far.
     made: Made,
+    /// `synchronous_commit` is off.
+    forgets_commits: bool,
 }
 
 enum Made {
@@ -79,7 +81,7 @@ impl Target {
                     refuse_contents(&server).await?;
                 }
                 let name = server.database().to_owned();
-                return Ok(Self { server, name, made: Made::Existing });
+                return Ok(Self { server, name, made: Made::Existing, forgets_commits: false });
             }
             Err(error) => error,
         };
@@ -90,7 +92,7 @@ impl Target {
                 continue;
             };
             if !exists(&server.psql(), &name).await? {
-                return Ok(Self { server, name, made: Made::Nothing });
+                return Ok(Self { server, name, made: Made::Nothing, forgets_commits: false });
             }
             break;
         }
@@ -114,10 +116,26 @@ impl Target {
 
     /// How the database is reached now.
     pub fn connection(&self) -> Connection {
-        match &self.made {
-            Made::Working { name, .. } => self.server.connection().with_database(name),
-            Made::Existing | Made::Nothing => self.server.connection().with_database(&self.name),
+        let name = match &self.made {
+            Made::Working { name, .. } => name,
+            Made::Existing | Made::Nothing => &self.name,
+        };
+        let connection = self.server.connection().with_database(name);
+        if !self.forgets_commits {
+            return connection;
         }
+        let options = connection.parameter("options").unwrap_or_default();
+        let options = format!("{options} -c synchronous_commit=local");
+        connection.with_public("options", options.trim())
+    }
+
+    /// Asks whether the server answers a commit before it is on disk. A crash could take an
+    /// index or a constraint then, which pg_restore was told is there.
+    async fn ask_for_commits(&mut self) -> Result<()> {
+        let sql = "select to_json(reset_val = 'off') from pg_catalog.pg_settings
+            where name = 'synchronous_commit'";
+        self.forgets_commits = self.server.psql().query_json(sql).await?;
+        Ok(())
     }
 
     /// Runs SQL in the database.
@@ -132,6 +150,7 @@ impl Target {
         tablespaces: &TablespaceMap,
         no_owners: bool,
     ) -> Result<()> {
+        self.ask_for_commits().await?;
         if self.is_existing() {
             return Ok(());
         }
@@ -239,7 +258,7 @@ async fn refuse_contents(server: &Server) -> Result<()> {
         STAGE,
         format!("the database {} is not empty: it has {what}", server.database()),
     )
-    .next_step("restore into a database that does not exist yet: it will be made"))
+    .next_step("restore into a database that does not exist yet: it will be made; or replace this one with --swap or --in-place"))
 }
 
 /// Whether a property of a database is about roles, which `no_owners` leaves out.

@@ -100,6 +100,9 @@ pub struct How {
     /// Go on though replication slots and subscriptions stay with the old database
     #[arg(long)]
     pub accept_replication_break: bool,
+    /// Go on though the backup leaves the rows of some tables out: they will be empty
+    #[arg(long)]
+    pub accept_missing_rows: bool,
     /// Keep the new database when it fails before it is live
     #[arg(long)]
     pub keep_failed: bool,

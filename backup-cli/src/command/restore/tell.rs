@@ -39,7 +39,13 @@ pub fn restored(summary: &RestoreSummary, took: Duration, session: &Session) -> 
 ///
 /// # Errors
 /// When stdout can't be written to.
-pub fn swapped(report: &SwapReport, took: Duration, session: &Session) -> Result<()> {
+pub fn swapped(
+    report: &SwapReport,
+    to: Option<&str>,
+    took: Duration,
+    session: &Session,
+) -> Result<()> {
+    let to = to.map(|to| format!(" --to '{to}'")).unwrap_or_default();
     notes(&report.notes);
     let restored = &report.restored;
     if session.common.json {
@@ -68,8 +74,8 @@ pub fn swapped(report: &SwapReport, took: Duration, session: &Session) -> Result
         "{database} is {from} now: {compared}{checks}, {took}\n\
          The application was down for {downtime}{healthy}.\n\
          The old database stays, closed, as {before}:\n  \
-         back to it:        marb-backup restore --rollback\n  \
-         drop it one day:   marb-backup restore --cleanup\n",
+         back to it:        marb-backup restore --rollback{to}\n  \
+         drop it one day:   marb-backup restore --cleanup{to}\n",
         database = report.database,
         from = restored.from,
         compared = compared(restored),
