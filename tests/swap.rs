@@ -303,3 +303,25 @@ async fn a_plain_file_is_swapped_in() {
     assert_eq!(stage.live().await, stage.old);
     assert_eq!(stage.others().await, "claims_before");
 }
+
+/// What a backup leaves out would be empty in the database that it replaces.
+#[tokio::test]
+async fn a_backup_without_a_tables_rows_replaces_nothing() {
+    let stage = Stage::new(15, 10).await;
+    stage.scratch.edit_config(
+        "{ env = 'TEST_DATABASE_URL' } }",
+        "{ env = 'TEST_DATABASE_URL' }, exclude_table_data = ['claims'] }",
+    );
+    // Ids have seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    stage.scratch.run(&["backup"]).await.expect(0);
+    let old = stage.live().await;
+    for mode in [&["latest"][..], &["latest", "--dry-run"], &["latest", "--in-place"]] {
+        let refused = stage.restore(mode).await.expect(6);
+        assert!(refused.stderr.contains("public.claims"), "{refused:#?}");
+        assert!(refused.stderr.contains("--accept-missing-rows"), "{refused:#?}");
+        assert_eq!(stage.live().await, old);
+    }
+    stage.restore(&["latest", "--dry-run", "--accept-missing-rows"]).await.expect(0);
+    stage.restore(&["latest", "--in-place", "--dry-run", "--accept-missing-rows"]).await.expect(0);
+}
