@@ -70,6 +70,8 @@ async fn another_server_gets_roles_only_when_told_and_keeps_nothing_else() {
     );
     assert_eq!(holdings(&staging).await, before);
 
+    // Proofs are named by their second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     let with = drill(&["--with-globals"]).await.expect(0).json();
     assert_eq!(with["place"]["with_owners"], true);
     let made = holdings(&staging).await;
