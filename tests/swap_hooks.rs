@@ -303,7 +303,7 @@ fn embedded(stage: &Stage) -> Deployment {
 async fn swap(deployment: &Deployment, ear: Arc<Ear>) -> backup_core::Result<SwapReport> {
     let catalog = deployment.catalog(&Query::default()).await.unwrap();
     let target = SwapTarget::Job("database".to_owned());
-    let url = deployment.job("database").unwrap().postgres.url.clone();
+    let url = deployment.database_of("database").unwrap().url.clone();
     let restore = RestoreOptions { globals: false, ..RestoreOptions::into_database(url) };
     let options =
         SwapOptions { target, restore, accept_replication_break: false, keep_failed: false };

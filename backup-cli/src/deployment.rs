@@ -6,7 +6,7 @@ use std::sync::Arc;
 use backup_core::{Catalog, Error, Problem, Query, Result, Storage};
 use backup_pg::ToolSearch;
 
-use crate::config::{Config, Environment, JobConfig};
+use crate::config::{Config, Environment, JobConfig, PostgresConfig};
 use crate::wiring;
 
 /// The entry point for an application: a configuration and an environment, and the verbs on
@@ -66,6 +66,18 @@ impl Deployment {
             let known: Vec<&str> = self.config.job.keys().map(String::as_str).collect();
             Error::usage("config", format!("there is no job {name:?}"))
                 .next_step(format!("the config has: {}", known.join(", ")))
+        })
+    }
+
+    /// The database that a job backs up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when there is no such job, or it
+    /// backs up none.
+    pub fn database_of(&self, job: &str) -> Result<&PostgresConfig> {
+        self.job(job)?.postgres.as_ref().ok_or_else(|| {
+            Error::usage("config", format!("job {job:?} backs up no database"))
+                .next_step("name a job that has a `postgres` key")
         })
     }
 

@@ -12,7 +12,7 @@ use backup_pg::{Server, WORKING_PREFIX};
 use bytes::Bytes;
 
 use crate::Deployment;
-use crate::config::{JobConfig, ObjectsConfig, Value};
+use crate::config::{ObjectsConfig, PostgresConfig, Value};
 use crate::lock::JobLock;
 use crate::wiring::{self, Ability};
 
@@ -92,7 +92,9 @@ impl Deployment {
             if context.cancel.is_cancelled() {
                 return diagnosis;
             }
-            self.examine_job(name, job, &mut diagnosis).await;
+            if let Some(postgres) = &job.postgres {
+                self.examine_database(name, postgres, &mut diagnosis).await;
+            }
         }
         for name in self.config().storage.keys() {
             self.examine_storage(name, &mut diagnosis).await;
@@ -183,9 +185,14 @@ impl Deployment {
         }
     }
 
-    async fn examine_job(&self, name: &str, job: &JobConfig, diagnosis: &mut Diagnosis) {
+    async fn examine_database(
+        &self,
+        name: &str,
+        postgres: &PostgresConfig,
+        diagnosis: &mut Diagnosis,
+    ) {
         let subject = format!("job {name}");
-        let server = match self.connect(&job.postgres.url, "database").await {
+        let server = match self.connect(&postgres.url, "database").await {
             Ok(server) => server,
             Err(error) => return diagnosis.bad(&subject, &error),
         };
@@ -207,7 +214,7 @@ impl Deployment {
             );
         }
         examine_unfinished_restores(&subject, &server, diagnosis).await;
-        if job.postgres.globals && !server.reads_role_passwords() {
+        if postgres.globals && !server.reads_role_passwords() {
             diagnosis.warning(
                 &subject,
                 format!(

@@ -109,7 +109,7 @@ impl Deployment {
             )
         };
         let target = self.connect(&options.target, "target").await?.identity();
-        let of_job = self.connect(&self.job(job)?.postgres.url, "database").await?.identity();
+        let of_job = self.connect(&self.database_of(job)?.url, "database").await?.identity();
         if !same_database(&target, &of_job) {
             return Err(refused(format!(
                 "the job {job} backs up {} on {}, not {} on {}",

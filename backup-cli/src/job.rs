@@ -35,6 +35,7 @@ impl Deployment {
         adopt: bool,
         context: &Context,
     ) -> Result<BackupPlan> {
+        let postgres = self.database_of(name)?;
         // Keys and storages first: a wrong one shows at once, not after an hour of dumping.
         let keys = self.keys().await?;
         let encryption = if job.encrypt { Some(keys.encryption()?) } else { None };
@@ -50,7 +51,7 @@ impl Deployment {
         transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));
 
         context.step("connecting to the database");
-        let server = self.connect(&job.postgres.url, "database").await?;
+        let server = self.connect(&postgres.url, "database").await?;
         Ok(BackupPlan {
             job: name.to_owned(),
             kind: "logical".to_owned(),
@@ -59,7 +60,7 @@ impl Deployment {
             source: server.identity(),
             app_version: self.app_version(job, context).await,
             postgres: Some(server.versions()),
-            parts: parts(&server, &job.postgres).await,
+            parts: parts(&server, postgres).await,
             transforms,
             keys: if job.encrypt { keys.labels() } else { Vec::new() },
             authenticate,

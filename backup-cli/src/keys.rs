@@ -194,7 +194,8 @@ impl Deployment {
             }
             crate::wiring::compression(&job.compression)?;
             self.storages(Some(name)).await?;
-            self.connection(&job.postgres.url, "database").await.map_err(|error| {
+            let Some(postgres) = &job.postgres else { continue };
+            self.connection(&postgres.url, "database").await.map_err(|error| {
                 let advice =
                     error.advice().unwrap_or("correct the job's `postgres.url`").to_owned();
                 Error::new(ErrorKind::Usage, "config", format!("job {name:?}: {}", error.message()))

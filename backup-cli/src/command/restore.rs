@@ -139,7 +139,7 @@ fn target(args: &RestoreArgs, deployment: &Deployment, job: Option<&str>) -> Res
 
 fn target_url(deployment: &Deployment, target: &SwapTarget) -> Result<Value> {
     match target {
-        SwapTarget::Job(job) => Ok(deployment.job(job)?.postgres.url.clone()),
+        SwapTarget::Job(job) => Ok(deployment.database_of(job)?.url.clone()),
         SwapTarget::Url(value) => Ok(value.clone()),
     }
 }

@@ -72,6 +72,10 @@ impl Config {
 
     fn check_job(&self, name: &str, job: &super::JobConfig) -> Result<()> {
         let wrong = |message: String| Error::usage("config", format!("job {name:?}: {message}"));
+        if job.postgres.is_none() {
+            return Err(wrong("says not what to back up".to_owned())
+                .next_step("add `postgres = { url = { env = \"DATABASE_URL\" } }`"));
+        }
         if job.storages.is_empty() {
             return Err(wrong("names no storage".to_owned()));
         }
@@ -172,7 +176,7 @@ timeout = "6h"
     fn the_plain_case_is_read() {
         let config = Config::parse(GOOD).unwrap();
         let job = &config.job["database"];
-        assert!(job.encrypt && job.postgres.globals);
+        assert!(job.encrypt && job.postgres.as_ref().unwrap().globals);
         assert_eq!(job.timeout, Some(Duration::from_secs(6 * 3600)));
     }
 

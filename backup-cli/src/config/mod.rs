@@ -72,7 +72,8 @@ pub struct EncryptionConfig {
 #[serde(deny_unknown_fields)]
 pub struct JobConfig {
     /// The database to back up.
-    pub postgres: PostgresConfig,
+    #[serde(default)]
+    pub postgres: Option<PostgresConfig>,
     /// `zstd`, `zstd:9`, `gzip`, `gzip:6`, `none`.
     #[serde(default = "default_compression")]
     pub compression: String,
@@ -136,7 +137,7 @@ pub struct PostgresConfig {
 }
 
 impl JobConfig {
-    /// A job with all defaults.
+    /// A job that backs up a database, with all defaults.
     pub fn new(url: Value, storages: Vec<String>) -> Self {
         let postgres = PostgresConfig {
             url,
@@ -151,7 +152,7 @@ impl JobConfig {
             lock_wait_timeout: None,
         };
         Self {
-            postgres,
+            postgres: Some(postgres),
             compression: default_compression(),
             encrypt: true,
             allow_plaintext: false,

@@ -59,8 +59,7 @@ impl Deployment {
     /// database alone.
     fn is_of_a_whole_job(&self, entry: &CatalogEntry, site: &Site) -> bool {
         let name = &entry.manifest.job;
-        let Some(job) = self.config().job.get(name) else { return false };
-        let pg = &job.postgres;
+        let Ok(pg) = self.database_of(name) else { return false };
         let filters = [
             &pg.schemas,
             &pg.exclude_schemas,

@@ -73,7 +73,7 @@ impl Deployment {
         let (value, config, job) = match target {
             SwapTarget::Job(job) => {
                 let config = self.config().restore.clone();
-                (&self.job(job)?.postgres.url, config, Some(job.clone()))
+                (&self.database_of(job)?.url, config, Some(job.clone()))
             }
             SwapTarget::Url(value) => (value, RestoreConfig::default(), None),
         };
