@@ -5,9 +5,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::program::{command, run as run_program, run_command, target};
 use crate::{Outcome, containers, servers, setup, storage_servers};
 
+/// Tests at the same time for each core: they wait for servers as much as they compute.
+const TESTS_PER_CORE: usize = 2;
+
 /// Runs every test; `args` go to the test runner.
 pub fn run(args: &[String]) -> Outcome {
-    run_with(&[], &[], args)
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = (cores * TESTS_PER_CORE).to_string();
+    run_with(&[], &["--test-threads", &threads], args)
 }
 
 /// Runs the tests with further environment and further options of nextest.
