@@ -1,6 +1,7 @@
 //! Every prerequisite, with the fix for each that is missing.
 
 mod restore;
+mod sudo;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;

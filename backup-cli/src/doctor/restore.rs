@@ -11,7 +11,7 @@ use backup_core::pipeline::Cancel;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::{Condition, Diagnosis};
+use super::{Condition, Diagnosis, sudo};
 use crate::Deployment;
 use crate::config::{Argv, HealthConfig};
 use crate::health::Health;
@@ -30,6 +30,10 @@ select json_build_object(
   'createdb', (select rolcreatedb from pg_catalog.pg_roles where rolname = current_user),
   'owns', coalesce((select pg_has_role(datdba, 'USAGE') from pg_catalog.pg_database where datname = $LIVE), true),
   'signals', pg_has_role('pg_signal_backend', 'USAGE'))";
+
+/// Whether something may be done: what is wrong and what to do about it, or `None` when nobody
+/// can be asked.
+pub(super) type Asked = Option<Result<(), (String, String)>>;
 
 #[derive(Deserialize)]
 struct Rights {
@@ -80,7 +84,7 @@ impl Deployment {
             );
         };
         let asked = match path.file_name().and_then(|name| name.to_str()) {
-            Some("sudo") => ask_sudo(&path, arguments).await,
+            Some("sudo") => sudo::ask(&path, arguments).await,
             Some("systemctl") if !rustix::process::geteuid().is_root() => ask_polkit().await,
             _ => None,
         };
@@ -150,33 +154,8 @@ impl Deployment {
     }
 }
 
-/// Whether sudo lets this user run a command without asking for a password. `Err` says what is
-/// wrong and what to do.
-async fn ask_sudo(sudo: &Path, arguments: &[String]) -> Option<Result<(), (String, String)>> {
-    let options = arguments.iter().take_while(|argument| argument.starts_with('-')).count();
-    let (options, command) = arguments.split_at(options);
-    let asks = !options.iter().any(|option| option == "-n" || option == "--non-interactive");
-    let mut list = Command::new(sudo);
-    list.args(["-n", "-l", "--"]).args(command);
-    let allowed = succeeds(list).await?;
-    let line = command.join(" ");
-    if !allowed {
-        return Some(Err((
-            "sudo does not let this user run it without a password".to_owned(),
-            format!("allow it with visudo: USER ALL=(root) NOPASSWD: {line}"),
-        )));
-    }
-    if asks {
-        return Some(Err((
-            "sudo may ask for a password, and nobody is there to type it".to_owned(),
-            "write sudo -n, so that it fails at once instead".to_owned(),
-        )));
-    }
-    Some(Ok(()))
-}
-
 /// Whether polkit lets this user start and stop units.
-async fn ask_polkit() -> Option<Result<(), (String, String)>> {
+async fn ask_polkit() -> Asked {
     let mut check = Command::new("pkcheck");
     check.args(["--action-id", "org.freedesktop.systemd1.manage-units", "--process"]);
     check.arg(std::process::id().to_string());
@@ -191,7 +170,7 @@ async fn ask_polkit() -> Option<Result<(), (String, String)>> {
 }
 
 /// Whether a program that only tells something ends well; `None` when it can't be asked.
-async fn succeeds(mut command: Command) -> Option<bool> {
+pub(super) async fn succeeds(mut command: Command) -> Option<bool> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let status = tokio::time::timeout(ASK_TIMEOUT, command.status()).await.ok()?;
     Some(status.ok()?.success())

@@ -122,8 +122,12 @@ fn compared(summary: &RestoreSummary) -> String {
         0 => String::new(),
         tables => format!("; {} tables not compared", output::count(tables)),
     };
+    let spooled = match summary.spooled_bytes {
+        0 => String::new(),
+        bytes => format!(", {} set aside meanwhile", output::size(bytes)),
+    };
     format!(
-        "{} tables compared, {} rows, all there{missing}",
+        "{} tables compared, {} rows, all there{missing}{spooled}",
         output::count(summary.tables_compared),
         output::count(summary.rows_compared)
     )
