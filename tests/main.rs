@@ -38,6 +38,7 @@ mod storage_faults;
 mod storage_kills;
 mod storage_memory;
 mod storage_secrets;
+mod storage_tls;
 mod storages;
 mod support;
 mod swap;

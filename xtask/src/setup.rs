@@ -20,9 +20,14 @@ pub fn run() -> Outcome {
     crate::cargo_deny::install().map(|_| println!("Ready."))
 }
 
-/// The stock tools: PostgreSQL with its client, gpg and zstd.
+/// The stock tools: PostgreSQL with its client, gpg, zstd and openssl.
 pub fn programs() -> Outcome {
-    need(&[("psql", "postgresql-client"), ("gpg", "gnupg"), ("zstd", "zstd")])?;
+    need(&[
+        ("psql", "postgresql-client"),
+        ("gpg", "gnupg"),
+        ("zstd", "zstd"),
+        ("openssl", "openssl"),
+    ])?;
     // A server's programs are not on the PATH.
     if servers::any_in_the_system() { Ok(()) } else { apt_install(&["postgresql"]) }
 }

@@ -22,6 +22,7 @@
 //! and refuses batch deletes.
 
 mod azure;
+mod certificates;
 mod gcs;
 mod http;
 mod process;

@@ -1,7 +1,7 @@
 //! S3: SeaweedFS with several identities.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::certificates::Certificates;
 use super::process::{Process, free_addresses, new_folder, started};
 use super::programs::Programs;
 use super::shared::Shared;
@@ -53,6 +54,8 @@ pub struct S3Server {
     process: Process,
     weed: PathBuf,
     s3: SocketAddr,
+    https: SocketAddr,
+    certificates: Certificates,
     master: SocketAddr,
     master_grpc: SocketAddr,
     volume: SocketAddr,
@@ -78,9 +81,10 @@ impl S3Server {
 
     fn prepared() -> Result<Self> {
         let weed = Programs::listed().weed()?;
-        let [s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc] =
+        let [s3, https, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc] =
             free_addresses()?;
         let mut process = Process::new("SeaweedFS", &weed, new_folder()?)?;
+        let certificates = Certificates::make(process.folder())?;
         let config = process.folder().join("s3.json");
         std::fs::write(&config, identities().to_string())
             .map_err(|e| cannot("cannot write s3.json").caused_by(e))?;
@@ -90,6 +94,9 @@ impl S3Server {
         command.args(["-volume.max=200", "-master.volumeSizeLimitMB=64"]);
         // Nobody to vote with: else a restart takes a quarter of a minute.
         command.args(["-master.peers=none", "-master.electionTimeout=300ms"]);
+        command.arg(format!("-s3.port.https={}", https.port()));
+        command.arg(format!("-s3.cert.file={}", certificates.server.display()));
+        command.arg(format!("-s3.key.file={}", certificates.key.display()));
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.args(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]);
         let ports = [
@@ -106,7 +113,7 @@ impl S3Server {
         process.removes_at_the_end(ports.map(|(part, _, grpc)| {
             PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{}.sock", grpc.port()))
         }));
-        Ok(Self { process, weed, s3, master, master_grpc, volume })
+        Ok(Self { process, weed, s3, https, certificates, master, master_grpc, volume })
     }
 
     async fn up(mut self) -> Result<Self> {
@@ -136,6 +143,16 @@ impl S3Server {
     /// The URL for clients, which must put the bucket into the path.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.s3)
+    }
+
+    /// The URL for clients that trust [`authority`](Self::authority).
+    pub fn https_endpoint(&self) -> String {
+        format!("https://{}", self.https)
+    }
+
+    /// File with the certificate of the authority that vouches for the server.
+    pub fn authority(&self) -> &Path {
+        &self.certificates.authority
     }
 
     /// The credentials with the rights asked for.
