@@ -19,10 +19,10 @@ const PAGE: usize = 1000;
 const DAY: i64 = 24 * 3600;
 
 /// A real backup, to be planted under other ids.
-struct Seed(Vec<(String, Bytes)>, String);
+pub struct Seed(Vec<(String, Bytes)>, String);
 
 impl Seed {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let memory = memory("seed");
         let report = run_quietly(plan(storages(&[&memory]))).await.unwrap();
         let prefix = format!("{}/", report.manifest.backup_id().unwrap().folder(JOB));
@@ -33,23 +33,29 @@ impl Seed {
         Self(files.collect(), report.manifest.id)
     }
 
-    fn plant(&self, memory: &Memory, job: &str, id: BackupId) {
-        for (file, body) in &self.0 {
+    /// The objects of a backup with another job and id.
+    pub fn objects(&self, job: &str, id: BackupId) -> impl Iterator<Item = (String, Bytes)> {
+        self.0.iter().map(move |(file, body)| {
             let key = format!("{}/{file}", id.folder(job));
             if file != layout::MANIFEST {
-                memory.plant(&key, body.clone());
-                continue;
+                return (key, body.clone());
             }
             let text = String::from_utf8(body.to_vec()).unwrap();
             let text = text.replace(&format!("\"{}\"", self.1), &format!("\"{id}\""));
             let text = text.replace(&format!("\"job\": \"{JOB}\""), &format!("\"job\": \"{job}\""));
-            memory.plant(&key, text);
+            (key, text.into())
+        })
+    }
+
+    fn plant(&self, memory: &Memory, job: &str, id: BackupId) {
+        for (key, body) in self.objects(job, id) {
+            memory.plant(&key, body);
         }
     }
 }
 
 /// The id of a backup so many seconds before a fixed day.
-fn id_before(seconds: i64) -> BackupId {
+pub fn id_before(seconds: i64) -> BackupId {
     let start: Timestamp = "2026-11-20T02:00:00Z".parse().unwrap();
     BackupId::new(start.checked_sub(SignedDuration::from_secs(seconds)).unwrap(), 1)
 }

@@ -10,6 +10,7 @@
 mod backup_faults;
 mod backup_verb;
 mod catalog;
+mod catalog_on_s3;
 mod catalog_requests;
 mod command_line;
 mod copies;
