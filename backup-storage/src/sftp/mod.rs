@@ -49,7 +49,7 @@ use crate::Settings;
 use address::Address;
 use link::Link;
 use login::Login;
-use place::Place;
+use place::{Begun, Place};
 use reader::{Open, Reader};
 use writer::Writer;
 
@@ -181,7 +181,8 @@ impl Sink for Sftp {
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        let draft = self.place.link.retrying(|c| self.place.draft(c, key)).await?;
+        let begun = Begun::default();
+        let draft = self.place.link.retrying(|c| self.place.draft(c, key, &begun)).await?;
         Ok(Box::new(Writer::new(Arc::clone(&self.place), draft)))
     }
 }
@@ -219,9 +220,9 @@ impl Storage for Sftp {
     }
 
     async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        let earlier = Mutex::new(None);
-        let (place, body, earlier) = (&*self.place, &body, &earlier);
-        place.link.retrying(|c| place.create_new(c, key, body, earlier)).await
+        let tried = (Begun::default(), Mutex::new(None));
+        let (place, body, tried) = (&*self.place, &body, &tried);
+        place.link.retrying(|c| place.create_new(c, key, body, tried)).await
     }
 
     async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {

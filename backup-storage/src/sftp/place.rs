@@ -1,6 +1,6 @@
 //! The folder of a storage: looking at objects, making room for them, removing them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backup_core::layout::check_key;
 use backup_core::{ByteRange, Error, ErrorKind, ObjectInfo, Result};
@@ -47,6 +47,16 @@ impl Drop for Draft {
         if !self.taken {
             self.connection.close_quietly(&self.handle);
         }
+    }
+}
+
+/// The file that a try was making when its connection was lost: perhaps it is there.
+#[derive(Debug, Default)]
+pub(super) struct Begun(Mutex<Option<String>>);
+
+impl Begun {
+    fn set(&self, partial: Option<String>) -> Option<String> {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), partial)
     }
 }
 
@@ -241,10 +251,23 @@ impl Place {
         Ok((handle, found, range.length.map_or(left, |wanted| wanted.min(left))))
     }
 
-    /// Starts a file that will become `key`. Leaves nothing when it fails.
-    pub(super) async fn draft(&self, c: Arc<Connection>, key: &str) -> Result<Draft, Failed> {
+    /// Starts a file that will become `key`. Leaves nothing when it fails; what a lost try may
+    /// have left is in `begun`, for the next one.
+    pub(super) async fn draft(
+        &self,
+        c: Arc<Connection>,
+        key: &str,
+        begun: &Begun,
+    ) -> Result<Draft, Failed> {
         check_key(key)?;
         let target = self.path(key);
+        if let Some(earlier) = begun.set(None)
+            && let Err(lost @ Trouble::Lost(_)) = unless_absent(c.remove(&earlier).await)
+        {
+            let failed = self.writing("remove", &earlier).failed(lost);
+            begun.set(Some(earlier));
+            return Err(failed);
+        }
         for _ in 0..FOLDER_ATTEMPTS {
             self.make_way(&c, key).await.map_err(unchecked_is_failed)?;
             let partial = partial::beside(&target);
@@ -255,6 +278,9 @@ impl Place {
                 // A delete on the side found our new folder empty.
                 Err(Trouble::Status { code: packet::NO_SUCH_FILE, .. }) => {}
                 Err(trouble) => {
+                    if matches!(&trouble, Trouble::Lost(_)) {
+                        begun.set(Some(partial));
+                    }
                     let failed = self.writing("write", &target).failed_on(&c, trouble).await;
                     self.remove_empty_folders(&c, &target).await;
                     return Err(failed);

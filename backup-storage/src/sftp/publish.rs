@@ -12,7 +12,7 @@ use super::connection::{Connection, Handle, write_request};
 use super::link::Failed;
 use super::packet::{self, Attributes};
 use super::partial;
-use super::place::{Draft, Place, folder_of, unless_absent};
+use super::place::{Begun, Draft, Place, folder_of, unless_absent};
 use super::session::Trouble;
 
 /// A written file that waits for its name.
@@ -185,13 +185,14 @@ impl Place {
         }
     }
 
-    /// Stores a small object if there is none of that name. `earlier` is for the next try.
+    /// Stores a small object if there is none of that name. `begun` and `earlier` are for the next
+    /// try.
     pub(super) async fn create_new(
         &self,
         c: Arc<Connection>,
         key: &str,
         body: &Bytes,
-        earlier: &Mutex<Option<Earlier>>,
+        (begun, earlier): &(Begun, Mutex<Option<Earlier>>),
     ) -> Result<Creation, Failed> {
         let remember = |file| {
             *earlier.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
@@ -209,7 +210,7 @@ impl Place {
         if self.look_to_change(&c, key).await?.is_some() {
             return Ok(Creation::Taken);
         }
-        let draft = self.draft(Arc::clone(&c), key).await?;
+        let draft = self.draft(Arc::clone(&c), key, begun).await?;
         let partial = draft.partial.clone();
         remember(Earlier { partial: partial.clone(), perhaps_removed: false });
         let outcome = self.create_from(&c, draft, body).await;

@@ -12,6 +12,7 @@ use tokio::process::Command;
 use super::*;
 
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
+const OPEN: u8 = 3;
 const WRITE: u8 = 6;
 const REMOVE: u8 = 13;
 const RENAME: u8 = 18;
@@ -195,6 +196,31 @@ async fn an_older_object_of_the_same_size_is_not_taken_for_the_new_one() {
     let error = write(&storage, "db/x", &random(2, 1000)).await.unwrap_err();
     assert_says(&error, ErrorKind::Failed, "vanished before it could be published", "run again");
     assert!(fs::read(&target).unwrap() == old);
+}
+
+/// A file that was made although nobody heard of it does not stay beside the one made instead.
+#[tokio::test]
+async fn a_begun_file_is_removed_although_the_answer_was_lost() {
+    for claims in [false, true] {
+        let opened = AtomicUsize::new(0);
+        let server = server_of(move |kind, text| {
+            match kind == OPEN && text.contains(".partial") && once(&opened) {
+                true => Fate::Lost,
+                false => Fate::Passes,
+            }
+        });
+        let server = server.await;
+        let (storage, data) = (storage(&server), random(4, 1000));
+        match claims {
+            true => {
+                let created = storage.create_new("db/x", data.clone().into()).await.unwrap();
+                assert_eq!(created, Creation::Created);
+            }
+            false => write(&storage, "db/x", &data).await.unwrap(),
+        }
+        assert!(read(&storage, "db/x", ByteRange::ALL).await.unwrap() == data);
+        assert_eq!(files(&server.folder()), [server.folder().join("root/db/x")], "{claims}");
+    }
 }
 
 /// What was named although nobody heard of it is found.
