@@ -74,11 +74,16 @@ impl Deployment {
             }
             _ => None,
         };
+        let has_files = reader.manifest().part(PartRole::Files).is_some();
+        let notes = has_files.then(|| {
+            format!("the backup holds files, too: marb-backup restore {} --into FOLDER", entry.id)
+        });
+        let notes = notes.into_iter().collect();
         Ok(OpenedSource {
             label: entry.id.to_string(),
             globals,
             plain_bytes: contents.part(&part.name).map(|plain| plain.bytes),
-            notes: Vec::new(),
+            notes,
             kind: Kind::Backup { reader: Box::new(reader), part, contents: Box::new(contents) },
         })
     }
