@@ -37,7 +37,7 @@ pub struct FilesRestoreOptions {
 pub struct FilesRestoreSummary {
     /// The backup's id.
     pub from: String,
-    /// Names this run: what it replaced is kept as `NAME.before-RUN`.
+    /// Names this run: what it replaced is kept as `.NAME.before-RUN`.
     pub run: String,
     /// What was done.
     pub report: FilesReport,

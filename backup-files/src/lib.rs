@@ -21,3 +21,6 @@ pub use restore::{
 };
 pub use select::FilesSelection;
 pub use source::FilesSource;
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,9 @@ impl<W: Write> Reading<'_, W> {
             let (file, mut entry) = self
                 .opened(path, folder.read(name), FileType::RegularFile, kind)
                 .map_err(|e| unreadable(path, e))?;
-            let before = self.settled(&file).map_err(|e| unreadable(path, e))?;
+            let Some(before) = self.settled(&file).map_err(|e| unreadable(path, e))? else {
+                continue;
+            };
             entry.kind = Kind::File { size: before.size };
             let stood_still = if before.size <= WHOLE_BYTES {
                 self.whole(&entry, file, before)?
@@ -107,15 +109,17 @@ impl<W: Write> Reading<'_, W> {
         Ok((file, Entry { path: path.to_vec(), kind: entry, attributes }))
     }
 
-    /// The look at a file before it is read; the next change will show in its time.
-    fn settled(&self, file: &File) -> io::Result<Look> {
+    /// The look at a file before it is read, from which on every change shows in its time;
+    /// `None` when it is just being changed.
+    fn settled(&self, file: &File) -> io::Result<Option<Look>> {
         let look = Look::of(file)?;
         let changed = SystemTime::UNIX_EPOCH
             + Duration::new(u64::try_from(look.ctime.0).unwrap_or(0), look.ctime.1);
+        // By a clock that was set back it is from the future.
         if changed.elapsed().unwrap_or_default() < CLOCK_TICK {
             sleep(CLOCK_TICK);
         }
-        Look::of(file)
+        Ok((Look::of(file)? == look).then_some(look))
     }
 
     /// Writes a small file, unless it changed.

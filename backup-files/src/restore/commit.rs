@@ -51,7 +51,7 @@ impl Staging {
             if !matches!(look.kind, FileType::RegularFile | FileType::Symlink) {
                 return Err(io::Error::other("something else is there since a moment ago"));
             }
-            let aside = [name, b".before-", self.plan.options.run.as_bytes()].concat();
+            let aside = aside(name, &self.plan.options.run);
             keep_aside(&folder, name, &aside)?;
             folder.rename(&staged.temporary, name)?;
             self.report.replaced += 1;
@@ -101,6 +101,13 @@ impl Staging {
     }
 }
 
+/// Where what is replaced stays. Hidden: what reads all of a folder, as nginx does with
+/// `sites-enabled/*`, must not find the old beside the new.
+fn aside(name: &[u8], run: &str) -> Vec<u8> {
+    let dot: &[u8] = if name.starts_with(b".") { b"" } else { b"." };
+    [dot, name, b".before-", run.as_bytes()].concat()
+}
+
 /// A second name for what is about to be replaced. Where the file system has no second names, it
 /// is renamed: then there is a moment without the file.
 fn keep_aside(folder: &Folder, name: &[u8], aside: &[u8]) -> io::Result<()> {
@@ -116,7 +123,7 @@ fn incomplete(path: &[u8], done: u64, total: usize, run: &str, error: io::Error)
         format!("{} can't be put in place ({error}); {done} of {total} files are", slashed(path));
     Error::failed("files", message)
         .next_step(format!(
-            "see to it and restore again; what was replaced is kept as NAME.before-{run}"
+            "see to it and restore again; what was replaced is kept as .NAME.before-{run}"
         ))
         .caused_by(error)
 }

@@ -28,7 +28,7 @@ pub use stage::FilesRestore;
 pub enum FilesTarget {
     /// Below this folder, which is made when it does not exist. No file in it is replaced.
     Folder(PathBuf),
-    /// Where they were, below this folder: `/`. What is replaced is kept as `NAME.before-RUN`.
+    /// Where they were, below this folder: `/`. What is replaced is kept as `.NAME.before-RUN`.
     InPlace(PathBuf),
 }
 

@@ -13,7 +13,7 @@ pub struct Files {
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["to", "in_place", "swap", "tables"])]
     pub into: Option<PathBuf>,
     /// Of a backup that holds a database, too, restore the files only; with --in-place they go
-    /// where they were, and what they replace stays as NAME.before-RUN
+    /// where they were, and what they replace stays as .NAME.before-RUN
     #[arg(long, conflicts_with_all = ["to", "swap", "tables"])]
     pub files: bool,
     /// Only these files, with everything below: `/etc/nginx`, `*.service`; may be given several

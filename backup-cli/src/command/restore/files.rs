@@ -113,7 +113,8 @@ fn print_plan(
 ) -> Result<()> {
     let (created, changed, unchanged) = plan.counts();
     if session.common.json {
-        let changes: Vec<Value> = plan.changes.iter().filter(|c| is_change(c)).map(as_json).collect();
+        let changes: Vec<Value> =
+            plan.changes.iter().filter(|c| is_change(c)).map(as_json).collect();
         return output::print_json(&json!({
             "mode": "files", "from": entry.id.to_string(), "into": place(target),
             "created": created, "changed": changed, "unchanged": unchanged, "changes": changes,
