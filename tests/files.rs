@@ -225,6 +225,11 @@ async fn a_database_and_its_files_are_one_backup() {
 #[tokio::test]
 async fn flags_and_keys_that_make_no_sense_are_refused() {
     let files = Files::small();
+    let told = files.run(&["doctor"]).await.expect(0).stdout;
+    assert!(
+        told.contains("1 files, folders and links") && !told.contains("client programs"),
+        "{told}"
+    );
     files.run(&["backup"]).await.expect(0);
     files.run(&["restore", "latest"]).await.expect(2).explains("restore", "where the files go");
     let to = ["restore", "latest", "--to", "postgresql:///x"];

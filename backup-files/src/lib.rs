@@ -19,7 +19,7 @@ pub use restore::{
     Change, FileChange, FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesRestoreOptions,
     FilesTarget,
 };
-pub use select::FilesSelection;
+pub use select::{FilesSelection, Survey};
 pub use source::FilesSource;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A restore in place that is killed: each file is the old one or the new one.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -10,11 +10,11 @@ use super::places::Files;
 use crate::support::{cases, seed};
 
 /// Files that are replaced.
-const FILES: usize = 60;
+const FILES: usize = 200;
 /// Long enough that a write of it can be cut.
-const LINES: usize = 20_000;
+const LINES: usize = 2_000;
 /// About as long as such a restore takes, in milliseconds.
-const LONGEST: u64 = 1_200;
+const LONGEST: u64 = 1_000;
 
 fn content(generation: &str, n: usize) -> String {
     format!("{generation} {n}\n").repeat(LINES)
@@ -30,12 +30,16 @@ async fn killed_in_place_each_file_is_old_or_new_and_the_next_run_finishes() {
     files.run(&["backup"]).await.expect(0);
     let mut random = StdRng::seed_from_u64(seed());
     let (mut between, mut leftovers) = (0, 0);
-    for _ in 0..cases(8, 200) {
+    for case in 0..cases(8, 200) {
         for n in 0..FILES {
             files.write(&format!("app/{n}"), &content("bad", n), 0o640);
         }
         let mut child = files.scratch.start(&["restore", "latest", "--in-place"]);
-        tokio::time::sleep(Duration::from_millis(random.gen_range(0..LONGEST))).await;
+        if case % 2 == 0 {
+            tokio::time::sleep(Duration::from_millis(random.gen_range(0..LONGEST))).await;
+        } else {
+            until_first_is_replaced(&files).await;
+        }
         child.kill().await.unwrap();
 
         let mut restored = 0;
@@ -69,7 +73,17 @@ async fn killed_in_place_each_file_is_old_or_new_and_the_next_run_finishes() {
         }
         assert_eq!(kept.len(), FILES, "what was replaced is kept");
     }
+    assert!(between > 0, "no kill struck between two files");
     println!("killed between two files {between} times, {leftovers} leftovers were removed");
+}
+
+/// The renames at the end take milliseconds: chance alone would miss them.
+async fn until_first_is_replaced(files: &Files) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !names(files).iter().any(|name| name.contains(".before-")) {
+        assert!(Instant::now() < deadline, "nothing is replaced");
+        tokio::task::yield_now().await;
+    }
 }
 
 fn names(files: &Files) -> Vec<String> {

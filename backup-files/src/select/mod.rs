@@ -36,4 +36,32 @@ impl FilesSelection {
         }
         exclude::Excluded::new(&self.exclude).map(drop)
     }
+
+    /// Looks for everything that a backup would read, and opens each file once. Blocks.
+    ///
+    /// # Errors
+    /// When something is missing or can't be read: it is named.
+    pub fn survey(&self) -> Result<Survey> {
+        let scan = scan(self)?;
+        let found = scan.found.len() as u64;
+        Ok(Survey {
+            found,
+            skipped: scan.skipped,
+            missing: scan.missing,
+            links_outside: scan.links_outside,
+        })
+    }
+}
+
+/// What a selection finds at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Files, folders and links.
+    pub found: u64,
+    /// Sockets, fifos, devices, and mounts where only one file system is wanted.
+    pub skipped: Vec<String>,
+    /// Patterns of `optional` that found nothing.
+    pub missing: Vec<String>,
+    /// Links that a pattern found, and whose target is not among what was found.
+    pub links_outside: Vec<String>,
 }
