@@ -10,11 +10,11 @@ use super::places::Files;
 use crate::support::{cases, seed};
 
 /// Files that are replaced.
-const FILES: usize = 200;
+const FILES: usize = 100;
 /// Long enough that a write of it can be cut.
 const LINES: usize = 2_000;
 /// About as long as such a restore takes, in milliseconds.
-const LONGEST: u64 = 1_000;
+const LONGEST: u64 = 600;
 
 fn content(generation: &str, n: usize) -> String {
     format!("{generation} {n}\n").repeat(LINES)
@@ -30,7 +30,7 @@ async fn killed_in_place_each_file_is_old_or_new_and_the_next_run_finishes() {
     files.run(&["backup"]).await.expect(0);
     let mut random = StdRng::seed_from_u64(seed());
     let (mut between, mut leftovers) = (0, 0);
-    for case in 0..cases(8, 200) {
+    for case in 0..cases(6, 200) {
         for n in 0..FILES {
             files.write(&format!("app/{n}"), &content("bad", n), 0o640);
         }
