@@ -8,6 +8,9 @@ mod tree;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use backup_core::Source;
+use backup_files::{FilesSelection, FilesSource};
+use backup_testkit::conformance;
 use tokio::process::Command;
 
 use crate::support::{CLAIMS, Finished, claims_server, finish, target_file};
@@ -112,6 +115,26 @@ async fn in_place_everything_is_as_it_was_and_nothing_is_lost() {
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "SECRET=wrong\n");
     std::fs::remove_file(kept).unwrap();
     assert_eq!(snapshot(&files.root()), was);
+}
+
+#[tokio::test]
+async fn the_source_keeps_the_promises_of_every_source() {
+    let files = Files::deployment();
+    std::fs::File::options()
+        .write(true)
+        .open(files.file("app/large"))
+        .unwrap()
+        .set_len(9 << 20)
+        .unwrap();
+    let paths = vec![files.root().display().to_string()];
+    let selection = FilesSelection { paths, ..FilesSelection::default() };
+    let source = FilesSource::new(selection);
+    let mut stream = source.open().await.unwrap();
+    let mut expected = Vec::new();
+    while let Some(chunk) = stream.next_chunk().await.unwrap() {
+        expected.extend_from_slice(&chunk);
+    }
+    conformance::source(&source, &expected).await.unwrap();
 }
 
 #[tokio::test]

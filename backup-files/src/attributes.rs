@@ -89,12 +89,19 @@ pub(crate) fn set_on_open(
     let (uid, gid) = (users.user_id(&attributes.owner), users.group_id(&attributes.group));
     let mut mode = attributes.mode;
     // Before the mode: a change of owner clears set-user-id.
-    if !own(file, uid, gid)? {
+    let owned = own(file, uid, gid)?;
+    if owned != Owned::Both {
         unset.push(not_owned(attributes));
         if mode & SET_ID_BITS != 0 {
             mode &= !SET_ID_BITS;
             unset.push("set-user-id and set-group-id, without their owner".to_owned());
         }
+    }
+    // Another group must not get what was meant for that one.
+    let for_strangers = mode & 0o007;
+    if owned == Owned::Neither && mode & 0o070 & !(for_strangers << 3) != 0 {
+        mode &= !0o070 | for_strangers << 3;
+        unset.push("the rights of its group".to_owned());
     }
     for name in xattrs(file)?.keys() {
         let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
@@ -107,6 +114,8 @@ pub(crate) fn set_on_open(
             unset.push(format!("the extended attribute {}", shown(name)));
         }
     }
+    // What a folder's default ACL gave to it; with the mode it would come to life.
+    let _ = rustix::fs::fremovexattr(file, acl::ACCESS);
     rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
     // After the mode, which would change the mask.
     let acls = [
@@ -167,15 +176,23 @@ pub(crate) fn set_on_link(
     Ok(unset)
 }
 
-/// False when this user may not give it away. The group is tried by itself then.
-fn own(file: &impl AsFd, uid: u32, gid: u32) -> io::Result<bool> {
+/// What of an owner could be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owned {
+    Both,
+    Group,
+    Neither,
+}
+
+/// Gives a file away, or at least to its group, as far as this user may.
+fn own(file: &impl AsFd, uid: u32, gid: u32) -> io::Result<Owned> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     match rustix::fs::fchown(file, Some(uid), Some(gid)) {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Owned::Both),
         // INVAL: in a user namespace that has no such number.
         Err(Errno::PERM | Errno::INVAL) => {
-            let _ = rustix::fs::fchown(file, None, Some(gid));
-            Ok(false)
+            let group = rustix::fs::fchown(file, None, Some(gid));
+            Ok(if group.is_ok() { Owned::Group } else { Owned::Neither })
         }
         Err(e) => Err(e.into()),
     }
