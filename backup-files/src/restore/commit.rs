@@ -34,11 +34,13 @@ impl Staging {
             }
             changed.insert(split(&staged.path).0.to_vec());
         }
-        self.finish_folders(&mut changed)?;
+        changed.extend(self.made.iter().map(|path| split(path).0.to_vec()));
+        // Before folders get their modes, which may close them to this user.
         for path in &changed {
             let synced = self.root.descend(path).and_then(|folder| folder.sync());
             synced.map_err(|e| not_durable(path, e))?;
         }
+        self.finish_folders();
         Ok(self.report)
     }
 
@@ -66,7 +68,7 @@ impl Staging {
 
     /// Gives folders their own attributes, now that nothing more comes into them: the deepest
     /// first.
-    fn finish_folders(&mut self, changed: &mut BTreeSet<Vec<u8>>) -> Result<()> {
+    fn finish_folders(&mut self) {
         let planned = std::sync::Arc::clone(&self.plan.planned);
         for (path, planned) in planned.iter().rev() {
             let made = match planned.action {
@@ -94,10 +96,6 @@ impl Staging {
                 self.report.replaced += 1;
             }
         }
-        for path in &self.made {
-            changed.insert(split(path).0.to_vec());
-        }
-        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ async fn a_link_of_the_archive_is_no_way_out() {
     let neighbour = link(&place.path("neighbour"));
     let up = link(Path::new("../neighbour"));
     for out in [neighbour, up] {
-        let through: [&[(&[u8], Kind, &[u8])]; 3] = [
+        let through: [&[ByHand<'_>]; 3] = [
             &[(b"a", out.clone(), b""), (b"a/file", file(b"evil"), b"evil")],
             &[(b"a/file", file(b"evil"), b"evil"), (b"a", out.clone(), b"")],
             &[(b"d/a", out.clone(), b""), (b"d/a/x/y", file(b"evil"), b"evil")],

@@ -103,12 +103,15 @@ async fn restore(bytes: &[u8], options: FilesRestoreOptions) -> Result<FilesRepo
     Ok(restore.report().unwrap())
 }
 
-/// An archive written by hand: what each name is, and its bytes.
-fn by_hand(entries: &[(&[u8], Kind, &[u8])]) -> Vec<u8> {
+/// A name, what it is, and its bytes.
+type ByHand<'a> = (&'a [u8], Kind, &'a [u8]);
+
+/// An archive written by hand.
+fn by_hand(entries: &[ByHand<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (path, kind, data) in entries {
         let attributes = Attributes {
-            mode: 0o644,
+            mode: if *kind == Kind::Directory { 0o755 } else { 0o644 },
             owner: Owner { id: rustix::process::geteuid().as_raw(), name: None },
             group: Owner { id: rustix::process::getegid().as_raw(), name: None },
             ..Attributes::default()

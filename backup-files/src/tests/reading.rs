@@ -98,7 +98,7 @@ async fn what_cannot_be_read_fails_even_when_it_is_optional() {
     place.write("closed/in/file", "");
     place.write("file", "");
     for name in ["file", "closed/in"] {
-        std::fs::set_permissions(place.path(name), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(place.path(name), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     for pattern in ["file", "closed", "closed/in/file", "closed/in/*"] {
         let optional = vec![place.inside(pattern)];
