@@ -189,6 +189,10 @@ async fn an_unprivileged_user_is_told_what_it_cannot_do() {
     assert_eq!((metadata.mode() & 0o777, metadata.uid()), (0o600, NOBODY));
     assert_eq!(std::fs::read(env).unwrap(), std::fs::read(files.file("app/.env")).unwrap());
 
+    let empty = below(to.as_ref(), files.file("app/empty").as_ref());
+    assert_eq!(std::fs::metadata(empty).unwrap().mode() & 0o7777, 0o755, "no set-user-id");
+    assert!(done.stderr.contains("app/empty: set-user-id and set-group-id"), "{done:#?}");
+
     // In place it may not write: nothing is changed, nothing is left.
     std::fs::write(files.file("app/.env"), "SECRET=now\n").unwrap();
     let before = snapshot(&files.root());

@@ -28,8 +28,21 @@ const CLOCK_TICK: Duration = Duration::from_millis(20);
 /// Bytes that are read at once of a large file.
 const BLOCK_BYTES: usize = 256 * 1024;
 
+/// How long a file must have stood still, and how that is waited for.
+pub(crate) struct Pace {
+    pub tick: Duration,
+    pub pause: Box<dyn FnMut(Duration)>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { tick: CLOCK_TICK, pause: Box::new(sleep) }
+    }
+}
+
 /// Reads files into an archive.
 pub(crate) struct Reading<'a, W: Write> {
+    pub pace: Pace,
     pub root: Folder,
     pub users: Users,
     pub tally: Tally,
@@ -111,13 +124,13 @@ impl<W: Write> Reading<'_, W> {
 
     /// The look at a file before it is read, from which on every change shows in its time;
     /// `None` when it is just being changed.
-    fn settled(&self, file: &File) -> io::Result<Option<Look>> {
+    fn settled(&mut self, file: &File) -> io::Result<Option<Look>> {
         let look = Look::of(file)?;
         let changed = SystemTime::UNIX_EPOCH
             + Duration::new(u64::try_from(look.ctime.0).unwrap_or(0), look.ctime.1);
         // By a clock that was set back it is from the future.
-        if changed.elapsed().unwrap_or_default() < CLOCK_TICK {
-            sleep(CLOCK_TICK);
+        if changed.elapsed().unwrap_or_default() < self.pace.tick {
+            (self.pace.pause)(self.pace.tick);
         }
         Ok((Look::of(file)? == look).then_some(look))
     }

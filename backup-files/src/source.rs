@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::archive::{END, Tally};
 use crate::channel::{Produced, Producer, produced};
 use crate::folder::Folder;
-use crate::reading::Reading;
+use crate::reading::{Pace, Reading};
 use crate::select::{FilesSelection, scan};
 use crate::users::Users;
 
@@ -84,7 +84,13 @@ fn read_all(selection: &FilesSelection, output: &mut Producer) -> Result<Finding
     let scan = scan(selection)?;
     let root = Folder::open(Path::new("/"))
         .map_err(|e| Error::failed("files", "the root folder can't be opened").caused_by(e))?;
-    let mut reading = Reading { root, users: Users::default(), tally: Tally::default(), output };
+    let mut reading = Reading {
+        pace: Pace::default(),
+        root,
+        users: Users::default(),
+        tally: Tally::default(),
+        output,
+    };
     for (path, found) in &scan.found {
         reading.add(path, *found)?;
     }

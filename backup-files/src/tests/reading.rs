@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use backup_core::{ErrorKind, Source};
 
 use super::*;
-use crate::reading::WHOLE_BYTES;
+use crate::archive::Tally;
+use crate::folder::Folder;
+use crate::reading::{Pace, Reading, WHOLE_BYTES};
+use crate::select::Found;
+use crate::users::Users;
 
 fn paths(contents: &FilesContents) -> Vec<&str> {
     contents.listed.iter().map(|file| file.path.rsplit('/').next().unwrap()).collect()
@@ -118,37 +121,35 @@ async fn patterns_that_make_no_sense_are_refused() {
     }
 }
 
-/// Changes a file over and over until it is told to stop.
-fn restless(path: PathBuf) -> (Arc<AtomicBool>, std::thread::JoinHandle<()>) {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let thread = std::thread::spawn(move || {
-        let mut n = 0u64;
-        while !told.load(Ordering::Relaxed) {
-            n += 1;
-            std::fs::write(&path, n.to_string().repeat(1000)).unwrap();
+/// Reads a file that is written to whenever the reader waits for it to stand still, so many
+/// times.
+fn read_restless(place: &Place, times: u32) -> Result<FilesContents> {
+    let log = place.path("log");
+    let mut left = times;
+    let writing = log.clone();
+    let pause = move |_| {
+        if left > 0 {
+            left -= 1;
+            std::fs::write(&writing, left.to_string().repeat(1000)).unwrap();
         }
-    });
-    (stop, thread)
+    };
+    // Whatever was written within the hour counts as written just now.
+    let pace = Pace { tick: Duration::from_secs(3600), pause: Box::new(pause) };
+    let (users, tally) = (Users::default(), Tally::default());
+    let root = Folder::open(Path::new("/")).unwrap();
+    let mut output = Vec::new();
+    let mut reading = Reading { pace, root, users, tally, output: &mut output };
+    reading.add(log.to_str().unwrap().trim_start_matches('/').as_bytes(), Found::File)?;
+    Ok(reading.tally.finish())
 }
 
-#[tokio::test]
-async fn a_file_that_never_stands_still_fails_and_is_named() {
+#[test]
+fn a_file_that_never_stands_still_fails_and_is_named() {
     let place = Place::new();
-    place.write("quiet", "q");
     place.write("log", "l");
-    let (stop, thread) = restless(place.path("log"));
-    // On a busy machine the changes may pause for long enough to be read between.
-    let mut error = None;
-    for _ in 0..20 {
-        error = contents(selection(&[&place.path("*")])).await.err();
-        if error.is_some() {
-            break;
-        }
-    }
-    let error = error.unwrap();
-    stop.store(true, Ordering::Relaxed);
-    thread.join().unwrap();
+    let found = read_restless(&place, 3).unwrap();
+    assert_eq!((found.files, found.bytes), (1, 1000), "the fourth reading counts");
+    let error = read_restless(&place, 4).unwrap_err();
     assert!(error.message().contains(&place.inside("log")), "{error}");
     assert!(error.advice().unwrap().contains("exclude"), "{error:?}");
 }
