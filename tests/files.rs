@@ -250,6 +250,32 @@ async fn a_database_and_its_files_are_one_backup() {
 }
 
 #[tokio::test]
+async fn another_machine_with_the_same_config_is_refused() {
+    const MACHINE_ID: &str = "/etc/machine-id";
+    if !is_root() || !Path::new(MACHINE_ID).exists() {
+        // Only root can give a program another machine's number.
+        return;
+    }
+    let files = Files::small();
+    files.run(&["backup"]).await.expect(0);
+    files.scratch.write("other-id", &format!("{}\n", "0123456789abcdef".repeat(2)));
+    let elsewhere = async |more: &str| {
+        let script =
+            format!("mount --bind other-id {MACHINE_ID} && exec \"$PROGRAM\" backup {more}");
+        let mut command = Command::new("unshare");
+        let program = crate::support::program();
+        command.args(["--mount", "sh", "-c", &script]).env("PROGRAM", program);
+        command.current_dir(files.scratch.path(""));
+        finish(command).await
+    };
+    let refused = elsewhere("").await.expect(6).explains("safety check", "holds backups of files");
+    let id = std::fs::read_to_string(MACHINE_ID).unwrap();
+    assert!(!refused.stderr.contains(id.trim()), "the number itself is told");
+    assert_eq!(files.scratch.listed().await.len(), 1);
+    elsewhere("--adopt").await.expect(0);
+}
+
+#[tokio::test]
 async fn flags_and_keys_that_make_no_sense_are_refused() {
     let files = Files::small();
     let told = files.run(&["doctor"]).await.expect(0).stdout;
