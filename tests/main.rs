@@ -22,6 +22,7 @@ mod env_file;
 mod failover;
 mod failures;
 mod fan_out;
+mod files;
 mod hostile;
 mod interrupts;
 mod intruders;

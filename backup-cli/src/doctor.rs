@@ -1,5 +1,6 @@
 //! Every prerequisite, with the fix for each that is missing.
 
+mod files;
 mod restore;
 mod sudo;
 
@@ -88,13 +89,19 @@ impl Deployment {
         let mut diagnosis = Diagnosis::default();
         self.examine_state(&mut diagnosis);
         self.examine_keys(&mut diagnosis).await;
-        self.examine_tools(&mut diagnosis).await;
-        for (name, job) in &self.config().job {
+        let jobs = &self.config().job;
+        if jobs.is_empty() || jobs.values().any(|job| job.postgres.is_some()) {
+            self.examine_tools(&mut diagnosis).await;
+        }
+        for (name, job) in jobs {
             if context.cancel.is_cancelled() {
                 return diagnosis;
             }
             if let Some(postgres) = &job.postgres {
                 self.examine_database(name, postgres, &mut diagnosis).await;
+            }
+            if let Some(files) = &job.files {
+                self.examine_files(name, files, &mut diagnosis).await;
             }
         }
         for name in self.config().storage.keys() {

@@ -19,7 +19,10 @@ pub fn restore_note(manifest: &Manifest) -> String {
 
 fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
     let database = &manifest.source.database;
-    writeln!(out, "# How to restore {database} from backup {}\n", manifest.id)?;
+    let has_database = manifest.part(PartRole::Database).is_some();
+    let files_of = format!("the files of {}", manifest.source.server);
+    let what = if has_database { database } else { &files_of };
+    writeln!(out, "# How to restore {what} from backup {}\n", manifest.id)?;
     writeln!(
         out,
         "Made by {} on {}, finished {}.",
@@ -28,11 +31,14 @@ fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
     if let Some(postgres) = &manifest.postgres {
         writeln!(out, "PostgreSQL server {}, pg_dump {}.", postgres.server, postgres.pg_dump)?;
     }
-    writeln!(
-        out,
-        "\nThe short way, with the tool: `marb-backup restore {} --to postgresql:///{database}`.",
-        manifest.id
-    )?;
+    let mut short = Vec::new();
+    if has_database {
+        short.push(format!("`marb-backup restore {} --to postgresql:///{database}`", manifest.id));
+    }
+    if manifest.part(PartRole::Files).is_some() {
+        short.push(format!("`marb-backup restore {} --into FOLDER`", manifest.id));
+    }
+    writeln!(out, "\nThe short way, with the tool: {}.", short.join(", and "))?;
     writeln!(out, "What follows needs nothing but {}.", programs(manifest).join(", "))?;
     writeln!(out, "Run it with bash, in this folder, in this order.\n")?;
 
@@ -54,6 +60,9 @@ fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
         let command = format!("vacuumdb --analyze-only --dbname={}", shell_quoted(database));
         steps.step("Collect statistics for the planner", &[], &command)?;
     }
+    if let Some(files) = manifest.part(PartRole::Files) {
+        unpack(&mut steps, files)?;
+    }
     if !manifest.notes.is_empty() {
         writeln!(out, "## Notes\n")?;
     }
@@ -61,6 +70,21 @@ fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
         writeln!(out, "Note: {line}\n")?;
     }
     Ok(())
+}
+
+/// Unpacks the files with GNU tar, into a folder of their own.
+fn unpack(steps: &mut Steps<'_>, files: &Part) -> std::fmt::Result {
+    let prose = [
+        "They go into the folder `restored-files`, below which they lie as they did below `/`. As root\n\
+         they get their owners (by name, else by number), modes, times, extended attributes and ACLs.",
+        "To put them in place, copy them from there, or write `-C /`: that replaces what is there.",
+    ];
+    let command = format!(
+        "mkdir -m 700 restored-files\n\
+         decode {} | tar --xattrs --xattrs-include='*' --acls -xpf - -C restored-files",
+        quoted(files)
+    );
+    steps.step("Unpack the files", &prose, &command)
 }
 
 /// The numbered steps: each a heading, what to know, and the commands.
@@ -99,7 +123,11 @@ fn prepare(steps: &mut Steps<'_>, manifest: &Manifest) -> std::fmt::Result {
             "The private key must be in gpg's keyring: `gpg --import KEYFILE`."
         });
     }
-    prose.push("Set `PGHOST`, `PGPORT`, `PGUSER` and the like to reach the server as a superuser.");
+    if manifest.part(PartRole::Database).is_some() {
+        prose.push(
+            "Set `PGHOST`, `PGPORT`, `PGUSER` and the like to reach the server as a superuser.",
+        );
+    }
     let commands = format!("set -euo pipefail\ndecode() {{ {}; }}", pipe.join(" | "));
     steps.step("Prepare", &[&prose.join("\n")], &commands)
 }
@@ -158,10 +186,15 @@ fn programs(manifest: &Manifest) -> Vec<String> {
     if uses("gzip") {
         programs.push("gzip".to_owned());
     }
-    programs.push(match &manifest.postgres {
-        Some(postgres) => format!("psql and pg_restore ({} or later)", postgres.pg_dump),
-        None => "psql and pg_restore".to_owned(),
-    });
+    if manifest.part(PartRole::Database).is_some() {
+        programs.push(match &manifest.postgres {
+            Some(postgres) => format!("psql and pg_restore ({} or later)", postgres.pg_dump),
+            None => "psql and pg_restore".to_owned(),
+        });
+    }
+    if manifest.part(PartRole::Files).is_some() {
+        programs.push("GNU tar".to_owned());
+    }
     programs
 }
 
@@ -243,6 +276,16 @@ mod tests {
         let note = note(&[part("database", "app.dump", &["0123ABCD"])], &[]);
         let numbers: Vec<&str> = sections(&note).iter().map(|s| &s.0[..2]).collect();
         assert_eq!(numbers, ["1.", "2.", "3.", "4."]);
+    }
+
+    #[test]
+    fn files_alone_need_no_server() {
+        let note = note(&[part("files", "config.tar.zst.gpg", &["passphrase"])], &[]);
+        let numbers: Vec<&str> = sections(&note).iter().map(|s| s.0).collect();
+        let wanted = ["1. Check that every file is whole", "2. Prepare", "3. Unpack the files"];
+        assert_eq!(numbers, wanted);
+        assert!(!note.contains("PGHOST") && !note.contains("psql"), "{note}");
+        assert!(note.contains("needs nothing but gpg (2.2 or later), zstd, GNU tar."), "{note}");
     }
 
     #[test]

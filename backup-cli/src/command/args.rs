@@ -1,6 +1,7 @@
 //! The command line. What stands in the doc comments is the help.
 
 mod drill;
+mod files;
 mod restore;
 mod verify;
 

@@ -2,12 +2,15 @@
 
 use std::time::Instant;
 
-use backup_core::{BackupReport, ErrorKind, Inventory, Result, TableData};
+use backup_core::{BackupReport, ErrorKind, FilesContents, Inventory, PartRole, Result, TableData};
 use serde_json::{Value, json};
 
 use super::args::BackupArgs;
 use super::output::{self, Style};
 use super::{Session, error_json, exit_code, setup};
+
+/// Most names of files of a kind that are told.
+const NAMED_FILES: usize = 20;
 
 /// Runs the jobs one after the other. A failed one does not keep the next from running; the
 /// first failure decides the exit code.
@@ -65,20 +68,42 @@ fn tell(report: &BackupReport, took: std::time::Duration, session: &Session) -> 
     for note in &report.manifest.notes {
         eprintln!("{} {note}", style.yellow("note:"));
     }
+    let files = report.contents.parts.iter().find_map(|part| part.inventory.files.as_ref());
+    if let Some(files) = files {
+        name_left_out(files, style);
+    }
     if session.common.json || session.common.quiet {
         return Ok(());
     }
-    let tables = report.contents.parts.iter().map(|part| counted(&part.inventory));
-    let (tables, rows) = tables.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let mut holds = Vec::new();
+    if report.manifest.part(PartRole::Database).is_some() {
+        let tables = report.contents.parts.iter().map(|part| counted(&part.inventory));
+        let (tables, rows) = tables.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        holds.push(format!("{} tables, {} rows", output::count(tables), output::count(rows)));
+    }
+    holds.extend(files.map(|files| format!("{} files", output::count(files.files))));
     output::print(&format!(
-        "{} is in {}: {} tables, {} rows, {} stored, {}\n",
+        "{} is in {}: {}, {} stored, {}\n",
         report.manifest.id,
         report.stored_in.join(", "),
-        output::count(tables),
-        output::count(rows),
+        holds.join(", "),
         output::size(report.manifest.stored_bytes()),
         output::duration(took),
     ))
+}
+
+/// The names behind the counts of the notes: they are encrypted in the backup, and told here.
+fn name_left_out(files: &FilesContents, style: Style) {
+    let lists = [
+        ("skipped, no file", &files.skipped),
+        ("optional and not there", &files.missing),
+        ("leads out of the backup", &files.links_outside),
+    ];
+    for (what, names) in lists {
+        for name in names.iter().take(NAMED_FILES) {
+            output::say(&format!("{} {what}: {name}", style.yellow("warning:")));
+        }
+    }
 }
 
 fn counted(inventory: &Inventory) -> (u64, u64) {

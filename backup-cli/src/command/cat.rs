@@ -24,7 +24,10 @@ pub async fn run(args: CatArgs, session: &Session) -> Result<u8> {
     let parts = &reader.manifest().parts;
     let part = match &args.part {
         Some(name) => parts.iter().find(|part| part.name == *name || part.file == *name),
-        None => reader.manifest().part(PartRole::Database),
+        None => {
+            let of = |role| reader.manifest().part(role);
+            of(PartRole::Database).or_else(|| of(PartRole::Files))
+        }
     };
     let Some(part) = part else {
         let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();

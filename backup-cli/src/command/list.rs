@@ -64,7 +64,7 @@ fn as_text(catalog: &Catalog) -> String {
         table.row(vec![
             entry.id.to_string(),
             entry.manifest.job.clone(),
-            entry.manifest.source.database.clone(),
+            database(entry),
             output::ago(entry.manifest.started, now),
             output::size(entry.manifest.stored_bytes()),
             entry.copies.iter().map(|c| c.storage.as_str()).collect::<Vec<_>>().join(", "),
@@ -72,6 +72,13 @@ fn as_text(catalog: &Catalog) -> String {
         ]);
     }
     table.render()
+}
+
+fn database(entry: &CatalogEntry) -> String {
+    match entry.manifest.source.database.as_str() {
+        "" => "(files)".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// What an operator must know about a backup at a glance. Bad news of one copy is never hidden

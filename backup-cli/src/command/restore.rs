@@ -1,6 +1,7 @@
 //! `restore`: brings a database back, beside the live one, into a new one, or onto it.
 
 mod afterwards;
+mod files;
 mod plan;
 mod steps;
 mod tell;
@@ -50,6 +51,9 @@ async fn restore_or_mend(args: RestoreArgs, session: &Session) -> Result<u8> {
     }
     let what = args.what.clone().unwrap_or_default();
     if names_a_file(&what) {
+        if args.files.are_meant() {
+            return Err(files::refuse_plain_file());
+        }
         let deployment = setup::for_file(&args.from, &session.common)?;
         let from = RestoreFrom::File(Path::new(&what));
         return restore(&args, &deployment, from, None, session).await;
@@ -58,6 +62,9 @@ async fn restore_or_mend(args: RestoreArgs, session: &Session) -> Result<u8> {
     let query = Query::for_backup(args.from.job.as_deref(), &what)?;
     let catalog: Catalog = catalog(&deployment, &query, session).await?;
     let entry: &CatalogEntry = catalog.find(&what)?;
+    if files::are_meant(&args, entry) {
+        return files::run(&args, &deployment, entry, session).await;
+    }
     let job = Some(entry.manifest.job.as_str());
     restore(&args, &deployment, RestoreFrom::Backup(entry), job, session).await
 }

@@ -1,6 +1,9 @@
 //! `show`: one backup, and with `--contents` what is inside.
 
-use backup_core::{CatalogEntry, Contents, Inventory, LastProof, Proven, Query, Result, TableData};
+use backup_core::{
+    CatalogEntry, Contents, FileKind, FilesContents, Inventory, LastProof, Proven, Query, Result,
+    TableData,
+};
 use serde_json::json;
 
 use super::args::ShowArgs;
@@ -45,7 +48,10 @@ fn entry_text(entry: &CatalogEntry) -> String {
     let mut lines = vec![
         ("Backup", manifest.id.clone()),
         ("Job", manifest.job.clone()),
-        ("Database", format!("{} at {}", manifest.source.database, manifest.source.server)),
+        match manifest.source.database.as_str() {
+            "" => ("Files", format!("of {}", manifest.source.server)),
+            name => ("Database", format!("{name} at {}", manifest.source.server)),
+        },
         ("Started", output::time(manifest.started)),
         ("Finished", output::time(manifest.finished)),
         ("Made by", format!("{} on {}", manifest.tool, manifest.host)),
@@ -141,6 +147,49 @@ fn inventory_text(inventory: &Inventory) -> String {
         }
         text.push('\n');
         text.push_str(&table.render());
+    }
+    text.push_str(&inventory.files.as_ref().map(files_text).unwrap_or_default());
+    text
+}
+
+fn files_text(files: &FilesContents) -> String {
+    let mut text = format!(
+        "  {} files of {}, {} folders, {} links\n",
+        output::count(files.files),
+        output::size(files.bytes),
+        output::count(files.directories),
+        output::count(files.links),
+    );
+    let lists = [
+        ("Skipped, no file", &files.skipped, files.skipped_count),
+        ("Optional, not there", &files.missing, files.missing.len() as u64),
+        ("Leads out of the backup", &files.links_outside, files.links_outside.len() as u64),
+    ];
+    for (what, names, count) in lists {
+        text.extend(names.iter().map(|name| format!("  {what}: {name}\n")));
+        let more = count.saturating_sub(names.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("  {what}: {} more\n", output::count(more)));
+        }
+    }
+    let mut table = Table::new(&["  FILE", "MODE", "OWNER", "SIZE"], &[3]);
+    for file in &files.listed {
+        let target = file.target.as_ref().map(|target| format!(" -> {target}"));
+        table.row(vec![
+            format!("  /{}{}", file.path, target.unwrap_or_default()),
+            format!("{:04o}", file.mode),
+            format!("{}:{}", file.owner, file.group),
+            match file.kind {
+                FileKind::File => output::size(file.bytes),
+                FileKind::Directory => "folder".to_owned(),
+                _ => "link".to_owned(),
+            },
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render());
+    if files.unlisted > 0 {
+        text.push_str(&format!("  and {} more\n", output::count(files.unlisted)));
     }
     text
 }

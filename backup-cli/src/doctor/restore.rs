@@ -65,7 +65,8 @@ impl Deployment {
         if let Some(health) = &config.health {
             examine_health(health, diagnosis).await;
         }
-        for job in self.config().job.keys() {
+        let databases = self.config().job.iter().filter(|(_, job)| job.postgres.is_some());
+        for (job, _) in databases {
             if let Err(error) = self.examine_swap(job, diagnosis).await {
                 diagnosis.bad(&format!("restore {job}"), &error);
             }

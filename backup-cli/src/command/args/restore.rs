@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use super::From;
+use super::files::Files;
 
 const HOW: &str = "How it goes in";
 const AFTERWARDS: &str = "After a restore";
@@ -21,6 +22,9 @@ dropped: the old database stays, closed, as NAME_before_RUN, until --cleanup.
 With --to the database is made when it does not exist; one with tables in it is refused, unless
 --swap or --in-place is given. The hooks of [restore] do not run for it.
 
+The files of a backup go into a folder with --into, or with --files --in-place to where they were.
+All of them are checked before one is replaced, and what is replaced is kept beside it.
+
 Examples:
   marb-backup restore latest --dry-run                    what would be done, and what is in the way
   marb-backup restore latest
@@ -30,6 +34,8 @@ Examples:
   marb-backup restore latest --to postgresql:///claims_restored
   marb-backup restore 20261122T020000Z --to env:STAGING_URL --swap
   marb-backup restore latest --table claims --table 'audit.*' --to postgresql:///look
+  marb-backup restore latest --job config --into /tmp/look
+  marb-backup restore latest --job config --in-place --path /etc/nginx --dry-run --show-diff
   marb-backup restore db_backup_20260101_020000.dump.gz --to postgresql:///old --jobs 4")]
 pub struct RestoreArgs {
     /// A backup's id, `latest`, or a file, also one that the old scripts wrote
@@ -51,6 +57,9 @@ pub struct RestoreArgs {
     /// Which tables.
     #[command(flatten)]
     pub tables: Tables,
+    /// Files.
+    #[command(flatten)]
+    pub files: Files,
     /// After a restore.
     #[command(flatten)]
     pub afterwards: Afterwards,
