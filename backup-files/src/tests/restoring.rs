@@ -79,6 +79,10 @@ async fn in_place_only_what_differs_is_replaced_and_kept() {
     let report = restore(&bytes, in_place()).await.unwrap();
     assert_eq!((report.created, report.replaced, report.unchanged), (0, 0, 7));
 
+    place.write("app/.env", "SECRET=1\n");
+    let planned = plan(&bytes, in_place()).await.unwrap();
+    assert_eq!(planned.counts(), (0, 0, 7), "a new time alone changes nothing");
+
     place.write("app/.env", "SECRET=2, longer\n");
     set_mode(&place.path("app/.env"), 0o644);
     set_mode(&place.path("app/conf"), 0o700);
