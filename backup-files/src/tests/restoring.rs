@@ -161,6 +161,27 @@ async fn what_is_in_the_way_is_named_and_nothing_is_touched() {
 }
 
 #[tokio::test]
+async fn an_aborted_restore_leaves_nothing() {
+    let (place, bytes) = filled().await;
+    place.write("app/.env", "other");
+    std::fs::remove_file(place.path("app/conf/site")).unwrap();
+    let before = [place.names("app"), place.names("app/conf")];
+    for to in [in_place(), options(FilesTarget::Folder(place.path("to")))] {
+        for end in [bytes.len() / 2, bytes.len()] {
+            let restore = FilesRestore::new(plan(&bytes, to.clone()).await.unwrap());
+            let mut writer = restore.begin("config.tar").await.unwrap();
+            writer.write(bytes[..end].to_vec().into()).await.unwrap();
+            writer.abort().await.unwrap();
+            assert_eq!([place.names("app"), place.names("app/conf")], before);
+            assert_eq!(place.read("app/.env"), "other");
+            assert!(!place.path("to").exists());
+            assert_eq!(restore.report(), None);
+        }
+    }
+    open_up(&place);
+}
+
+#[tokio::test]
 async fn what_a_killed_restore_left_is_removed_by_the_next() {
     let (place, bytes) = filled().await;
     place.write("app/.marb-restore-OLD-1", "half a secret");
