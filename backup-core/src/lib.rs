@@ -56,9 +56,9 @@
 //! [`copy`](fn@copy) and [`sync`], and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
 //! `backup-cli`, on [`BackupReader::flow`].
 //!
-//! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, zstd
-//! and gzip from `backup-compress`, OpenPGP from `backup-crypto`, a folder on disk from
-//! `backup-storage`. They know this crate and not each other; `backup-cli` puts them together.
+//! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, a tar
+//! stream of files from `backup-files`, zstd and gzip from `backup-compress`, OpenPGP from
+//! `backup-crypto`, a folder on disk from `backup-storage`. They know this crate and not each other; `backup-cli` puts them together.
 //!
 //! # An example
 //!

@@ -209,8 +209,8 @@ fn times(mtime: Mtime) -> Timestamps {
     }
 }
 
-/// Which attributes differ, in words; nothing where they are the same. The time of a folder or
-/// a link says little and is left out.
+/// Which attributes differ, in words; nothing where they are the same. The time alone is no
+/// reason to replace a file.
 pub(crate) fn differences(
     now: &Attributes,
     wanted: &Attributes,
@@ -230,9 +230,6 @@ pub(crate) fn differences(
             wanted.owner.label(),
             wanted.group.label()
         ));
-    }
-    if now.mtime != wanted.mtime && matches!(kind, Kind::File { .. }) {
-        differ.push("time".to_owned());
     }
     if now.xattrs != wanted.xattrs {
         differ.push("extended attributes".to_owned());

@@ -11,8 +11,14 @@ const MAX_LINES: usize = 450;
 /// Names that say nothing about the domain.
 const EMPTY_NAMES: [&str; 6] = ["util", "utils", "helper", "helpers", "manager", "misc"];
 /// The libraries, and what only a program may do: print, read its surroundings, exit.
-const LIBRARIES: [&str; 5] =
-    ["backup-core", "backup-compress", "backup-crypto", "backup-pg", "backup-storage"];
+const LIBRARIES: [&str; 6] = [
+    "backup-core",
+    "backup-compress",
+    "backup-crypto",
+    "backup-files",
+    "backup-pg",
+    "backup-storage",
+];
 const FOR_PROGRAMS: [&str; 5] = ["println!", "eprintln!", "env::var", "process::exit", "home_dir"];
 /// The core starts no process and opens no connection either.
 const NOT_IN_CORE: [&str; 4] = ["process::Command", "std::net", "tokio::net", "tokio::process"];

@@ -99,8 +99,13 @@ fn check(header: &Header) -> Result<()> {
     let bytes = header.as_bytes().iter().enumerate();
     let sum: u32 =
         bytes.map(|(i, byte)| u32::from(if CHECKSUM.contains(&i) { b' ' } else { *byte })).sum();
-    if header.as_ustar().is_none() || header.cksum().ok() != Some(sum) {
+    if header.cksum().ok() != Some(sum) {
         return Err(Error::damaged("tar", "a header's checksum is wrong"));
+    }
+    if header.as_ustar().is_none() {
+        let message = "the archive is in another tar format than this program writes";
+        return Err(Error::new(ErrorKind::Unchecked, "tar", message)
+            .next_step("look into it with stock tar: tar -tvf FILE"));
     }
     Ok(())
 }

@@ -162,4 +162,9 @@ async fn what_this_version_does_not_know_is_not_called_good() {
         let error = check(&bytes).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unchecked, "{}", char::from(kind));
     }
+    let place = target();
+    let mut tar = std::process::Command::new("tar");
+    let made = tar.args(["--format=gnu", "-cf", "-", "-C"]).arg(&place.folder).arg("neighbour");
+    let error = check(&made.output().unwrap().stdout).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unchecked, "{error}");
 }

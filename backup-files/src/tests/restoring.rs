@@ -79,6 +79,10 @@ async fn in_place_only_what_differs_is_replaced_and_kept() {
     let report = restore(&bytes, in_place()).await.unwrap();
     assert_eq!((report.created, report.replaced, report.unchanged), (0, 0, 7));
 
+    place.write("app/.env", "SECRET=1\n");
+    let planned = plan(&bytes, in_place()).await.unwrap();
+    assert_eq!(planned.counts(), (0, 0, 7), "a new time alone changes nothing");
+
     place.write("app/.env", "SECRET=2, longer\n");
     set_mode(&place.path("app/.env"), 0o644);
     set_mode(&place.path("app/conf"), 0o700);
@@ -153,6 +157,27 @@ async fn what_is_in_the_way_is_named_and_nothing_is_touched() {
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.message().contains("/.env is a folder"), "{error}");
     assert!(!place.path("app/conf/site").exists());
+    open_up(&place);
+}
+
+#[tokio::test]
+async fn an_aborted_restore_leaves_nothing() {
+    let (place, bytes) = filled().await;
+    place.write("app/.env", "other");
+    std::fs::remove_file(place.path("app/conf/site")).unwrap();
+    let before = [place.names("app"), place.names("app/conf")];
+    for to in [in_place(), options(FilesTarget::Folder(place.path("to")))] {
+        for end in [bytes.len() / 2, bytes.len()] {
+            let restore = FilesRestore::new(plan(&bytes, to.clone()).await.unwrap());
+            let mut writer = restore.begin("config.tar").await.unwrap();
+            writer.write(bytes[..end].to_vec().into()).await.unwrap();
+            writer.abort().await.unwrap();
+            assert_eq!([place.names("app"), place.names("app/conf")], before);
+            assert_eq!(place.read("app/.env"), "other");
+            assert!(!place.path("to").exists());
+            assert_eq!(restore.report(), None);
+        }
+    }
     open_up(&place);
 }
 
