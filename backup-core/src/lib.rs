@@ -195,7 +195,7 @@ pub use proven::{LastProof, Proven};
 pub use read::{BackupReader, Origin};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
-pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
+pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, RetentionRules};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};
