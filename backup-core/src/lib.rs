@@ -178,7 +178,7 @@ mod verify;
 mod versions;
 
 pub use authenticate::Authenticate;
-pub use backup::{BackupPlan, BackupReport, PartPlan, backup};
+pub use backup::{BackupPlan, BackupReport, LEGACY, LegacyFile, PartPlan, backup, take_over};
 pub use catalog::{Catalog, CatalogEntry, Problem, Query, StoredCopy};
 pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
 pub use decoders::Decoders;

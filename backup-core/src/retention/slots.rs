@@ -1,7 +1,6 @@
 //! The slots: what each single rule keeps, and why it passes over the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
+use std::collections::BTreeMap;
 
 use jiff::civil::Date;
 
@@ -19,6 +18,9 @@ pub(super) enum Verdict {
 /// What every rule that is set says, each of all of `backups` (newest first, with a good one
 /// among them).
 pub(super) fn verdicts(rules: &RetentionRules, backups: &[&BackupSummary]) -> Vec<Vec<Verdict>> {
+    let local =
+        |backup: &&BackupSummary| backup.id.started().to_zoned(rules.time_zone.clone()).date();
+    let dates: Vec<Date> = backups.iter().map(local).collect();
     let mut all = Vec::new();
     if rules.keep_last != HowMany::NONE {
         all.push(last(rules.keep_last, backups));
@@ -30,7 +32,8 @@ pub(super) fn verdicts(rules: &RetentionRules, backups: &[&BackupSummary]) -> Ve
         (Period::Year, rules.keep_yearly),
     ] {
         if how_many != HowMany::NONE {
-            all.push(slots(period, how_many, rules, backups));
+            let slots: Vec<Date> = dates.iter().map(|date| period.slot(*date)).collect();
+            all.push(holders(period, how_many, rules.prefer_proven, backups, &slots));
         }
     }
     if rules.keep_within.is_some() {
@@ -52,16 +55,15 @@ impl Period {
     /// The slot that holds `date`, by its first day: slots order as time does. (Local dates of
     /// backups in order need not: some clocks go back over midnight.)
     fn slot(self, date: Date) -> Date {
-        let first = match self {
-            Period::Day => return date,
+        match self {
+            Period::Day => date,
             Period::Week => {
                 let back = date.weekday().to_monday_zero_offset();
                 return date.checked_sub(jiff::Span::new().days(back)).unwrap_or(date);
             }
             Period::Month => date.first_of_month(),
             Period::Year => date.first_of_year(),
-        };
-        first
+        }
     }
 
     /// How an operator calls it: "daily slot 2026-11-22", "weekly slot 2026-W47".
@@ -86,49 +88,44 @@ struct Holder {
     drilled: bool,
 }
 
-fn slots(
+/// Each of `backups` is in the slot of the same place in `slots`.
+fn holders(
     period: Period,
     how_many: HowMany,
-    rules: &RetentionRules,
+    prefer_proven: bool,
     backups: &[&BackupSummary],
+    slots: &[Date],
 ) -> Vec<Verdict> {
-    let slot_of = |backup: &BackupSummary| {
-        period.slot(backup.id.started().to_zoned(rules.time_zone.clone()).date())
-    };
     let mut holders: BTreeMap<Date, Holder> = BTreeMap::new();
-    for backup in backups {
-        let drilled = rules.prefer_proven && backup.drilled;
+    for (backup, slot) in backups.iter().zip(slots) {
+        let drilled = prefer_proven && backup.drilled;
         let candidate = Holder { id: backup.id, good: backup.good, drilled };
-        let holder = holders.entry(slot_of(backup)).or_insert(candidate);
+        let holder = holders.entry(*slot).or_insert(candidate);
         // The newest came first, so only what is of a better sort takes the slot over.
         if (candidate.good, candidate.drilled) > (holder.good, holder.drilled) {
             *holder = candidate;
         }
     }
-    let counted: BTreeSet<Date> =
-        holders.iter().rev().filter(|(_, h)| h.good).map(|(slot, _)| *slot).collect();
+    let mut counted = holders.iter().rev().filter(|(_, holder)| holder.good);
     // The oldest slot that counts, once all are taken.
-    let oldest = counted.iter().rev().nth(how_many.limit().saturating_sub(1));
-    backups
-        .iter()
-        .map(|backup| {
-            let slot = slot_of(backup);
-            let label = period.label(slot);
-            match holders.get(&slot) {
-                _ if oldest.is_some_and(|oldest| slot < *oldest) => {
-                    Verdict::Passes(format!("{label} is older than the newest {how_many}"))
-                }
-                Some(holder) if holder.id != backup.id => {
-                    Verdict::Passes(format!("{label} is held by {}", holder.id))
-                }
-                Some(holder) if !holder.good => Verdict::Keeps(nothing_better(&label)),
-                Some(holder) if holder.drilled => {
-                    Verdict::Keeps(format!("{label}, proven by a drill"))
-                }
-                _ => Verdict::Keeps(label),
+    let oldest = counted.nth(how_many.limit().saturating_sub(1)).map(|(slot, _)| *slot);
+    let verdict = |(backup, slot): (&&BackupSummary, &Date)| {
+        let label = period.label(*slot);
+        match holders.get(slot) {
+            _ if oldest.is_some_and(|oldest| *slot < oldest) => {
+                Verdict::Passes(format!("{label} is older than the newest {how_many}"))
             }
-        })
-        .collect()
+            Some(holder) if holder.id != backup.id => {
+                Verdict::Passes(format!("{label} is held by {}", holder.id))
+            }
+            Some(holder) if !holder.good => {
+                Verdict::Keeps(format!("not good, but {label} holds no good one"))
+            }
+            Some(holder) if holder.drilled => Verdict::Keeps(format!("{label}, proven by a drill")),
+            _ => Verdict::Keeps(label),
+        }
+    };
+    backups.iter().zip(slots).map(verdict).collect()
 }
 
 /// Each backup is a slot of its own.
@@ -172,8 +169,4 @@ fn within(rules: &RetentionRules, backups: &[&BackupSummary]) -> Vec<Verdict> {
             }
         })
         .collect()
-}
-
-fn nothing_better(label: impl Display) -> String {
-    format!("not good, but {label} holds no good one")
 }
