@@ -17,6 +17,7 @@
 //! # Ok(()) }
 //! ```
 
+mod adopting;
 pub mod config;
 mod copying;
 mod deployment;
@@ -40,6 +41,7 @@ mod swapping;
 mod verifying;
 mod wiring;
 
+pub use adopting::{AdoptOptions, Adoption, Fate, OldFile};
 pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
