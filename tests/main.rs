@@ -7,6 +7,7 @@
     reason = "the helpers of tests are tests, too"
 )]
 
+mod adopt;
 mod backup_faults;
 mod backup_verb;
 mod catalog;

@@ -18,6 +18,7 @@
 //! ```
 
 mod app_version;
+mod adopting;
 pub mod config;
 mod copying;
 mod deployment;
@@ -43,6 +44,7 @@ mod swapping;
 mod verifying;
 mod wiring;
 
+pub use adopting::{AdoptOptions, Adoption, Fate, OldFile};
 pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;

@@ -179,7 +179,7 @@ mod verify;
 mod versions;
 
 pub use authenticate::Authenticate;
-pub use backup::{BackupPlan, BackupReport, PartPlan, backup};
+pub use backup::{BackupPlan, BackupReport, LEGACY, LegacyFile, PartPlan, backup, take_over};
 pub use catalog::{Catalog, CatalogEntry, Problem, Query, StoredCopy};
 pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
 pub use decoders::Decoders;
@@ -197,7 +197,7 @@ pub use proven::{LastProof, Proven};
 pub use read::{BackupReader, Origin};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
-pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
+pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, RetentionRules};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};

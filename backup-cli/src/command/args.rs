@@ -1,5 +1,6 @@
 //! The command line. What stands in the doc comments is the help.
 
+mod adopt;
 mod drill;
 mod files;
 mod restore;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use adopt::AdoptArgs;
 pub use drill::DrillArgs;
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
@@ -82,6 +84,8 @@ pub enum Verb {
     Copy(CopyArgs),
     /// Copy every backup that a storage lacks from another one
     Sync(SyncArgs),
+    /// Take over old dumps as backups
+    Adopt(AdoptArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

@@ -1,5 +1,6 @@
 //! The verbs of the command line, and what surrounds them: runtime, signals, errors.
 
+mod adopt;
 mod args;
 mod backup;
 mod cat;
@@ -118,6 +119,7 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Cat(args) => cat::run(args, &session).await,
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,
+        Verb::Adopt(args) => adopt::run(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

@@ -6,6 +6,7 @@ mod environment;
 mod files;
 mod load;
 mod restore;
+mod retention;
 mod storage;
 mod value;
 
@@ -23,6 +24,7 @@ pub use restore::{
     Argv, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, DEFAULT_KEEP_OLD, DEFAULT_SESSION_TIMEOUT,
     HealthConfig, RestoreConfig,
 };
+pub use retention::{DEFAULT_MAX_DELETE, RetentionConfig};
 pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
@@ -103,6 +105,9 @@ pub struct JobConfig {
     /// Where the application's version comes from, for the manifest.
     #[serde(default)]
     pub app_version: Option<Value>,
+    /// Which backups are kept.
+    #[serde(default)]
+    pub retention: RetentionConfig,
 }
 
 /// What to dump.
@@ -167,6 +172,7 @@ impl JobConfig {
             objects: BTreeMap::new(),
             timeout: None,
             app_version: None,
+            retention: RetentionConfig::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod claim;
 mod folder;
+mod legacy;
 pub(crate) mod publish;
 pub(crate) mod sweep;
 
@@ -16,11 +17,12 @@ use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
-    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT,
-    Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Result, Source,
-    SourceIdentity, Storage, Transform, layout,
+    Authenticate, BackupId, CONTENTS_FORMAT, Catalog, CatalogEntry, Contents, Digest, Error,
+    MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Result,
+    Source, SourceIdentity, Storage, Transform, layout,
 };
 use folder::Folder;
+pub use legacy::{LEGACY, LegacyFile, take_over};
 
 /// How much older than a job's timeout a leftover must be before it is swept.
 pub(crate) const SWEEP_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -186,7 +188,9 @@ fn refuse_foreign_folder(plan: &BackupPlan, catalog: &Catalog, context: &Context
             problem.storage, plan.job, problem.error
         ));
     }
-    let Some(newest) = catalog.backups.last() else { return Ok(()) };
+    // Of what other scripts wrote nobody knows the source.
+    let ours = |entry: &&CatalogEntry| entry.manifest.kind != LEGACY;
+    let Some(newest) = catalog.backups.iter().rfind(ours) else { return Ok(()) };
     let theirs = &newest.manifest.source;
     if theirs.same_source(&plan.source) {
         return Ok(());
@@ -235,26 +239,40 @@ async fn write_everything(
             inventory: outcome.findings.inventory,
         });
     }
+    finish(plan, folder, &mut manifest, &contents, context).await?;
+    Ok((manifest, contents))
+}
+
+/// Contents and companions behind the parts, then the manifest.
+async fn finish(
+    plan: &BackupPlan,
+    folder: &mut Folder<'_>,
+    manifest: &mut Manifest,
+    contents: &Contents,
+    context: &Context,
+) -> Result<()> {
     let described = PartPlan {
         name: layout::CONTENTS.to_owned(),
         role: PartRole::Contents,
         source: Arc::new(InMemory::new("contents", contents.to_json()?)),
         estimated_bytes: None,
     };
-    write_part(plan, &described, folder, &mut manifest, context).await?;
+    write_part(plan, &described, folder, manifest, context).await?;
 
-    manifest.finished = Timestamp::now().max(manifest.started);
-    let note = restore_note(&manifest).into_bytes();
-    folder.write_companion(layout::RESTORE_NOTE, note, &mut manifest, context).await?;
+    // Of old files nobody knows when they were finished: their time stands for both.
+    if manifest.kind != LEGACY {
+        manifest.finished = Timestamp::now().max(manifest.started);
+    }
+    let note = restore_note(manifest).into_bytes();
+    folder.write_companion(layout::RESTORE_NOTE, note, manifest, context).await?;
     let json = manifest.to_json()?;
     let signature = plan.authenticate.as_ref().map(|ours| ours.sign(&json)).transpose()?;
-    let sums = checksum_list(&manifest, &json, signature.as_deref());
+    let sums = checksum_list(manifest, &json, signature.as_deref());
     if let Some(signature) = signature {
         folder.write_small(layout::SIGNATURE, signature, context).await?;
     }
     folder.write_small(layout::SHA256SUMS, sums, context).await?;
-    folder.publish(&manifest, json, context).await?;
-    Ok((manifest, contents))
+    folder.publish(manifest, json, context).await
 }
 
 fn blank_manifest(plan: &BackupPlan, id: BackupId) -> Manifest {
