@@ -1,6 +1,7 @@
 //! The command line. What stands in the doc comments is the help.
 
 mod drill;
+mod prune;
 mod restore;
 mod verify;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use drill::DrillArgs;
+pub use prune::{PinArgs, PruneArgs, UnpinArgs};
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
 
@@ -58,6 +60,9 @@ pub struct Common {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// The marks that this process leaves beside backups while it reads them.
+    #[arg(skip)]
+    pub marks: backup_core::ReaderMarks,
 }
 
 /// One verb each.
@@ -81,6 +86,12 @@ pub enum Verb {
     Copy(CopyArgs),
     /// Copy every backup that a storage lacks from another one
     Sync(SyncArgs),
+    /// Show what retention keeps and what it would remove, and why; remove it with --apply
+    Prune(PruneArgs),
+    /// Keep a backup from being pruned
+    Pin(PinArgs),
+    /// Take a backup's pin away
+    Unpin(UnpinArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration
