@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use backup_core::pipeline::{Context, Policy};
 use backup_core::{
-    BackupPlan, BackupReader, Catalog, ErrorKind, KeepLast, PartRole, Result, Source, SourceStream,
-    Storage, layout,
+    BackupPlan, BackupReader, Catalog, ErrorKind, PartRole, Result, Source, SourceStream, Storage,
+    layout,
 };
 use backup_storage::Local;
 use backup_testkit::{
     CountedStorage, FailCalls, FaultySource, FaultyStorage, Flavour, Generated, Memory, SinkFault,
-    SourceFault, conformance, random,
+    SourceFault, random,
 };
 use jiff::Timestamp;
 
@@ -322,12 +322,5 @@ async fn a_part_may_be_empty_or_large() {
         let report = run_quietly(plan).await.unwrap();
         assert_eq!(report.contents.parts[0].bytes, bytes);
         assert_all_whole(&[&memory], "any size").await;
-    }
-}
-
-#[test]
-fn keep_last_keeps_what_no_policy_may_expire() {
-    for keep in [0, 1, 3, 1000] {
-        conformance::retention(&KeepLast(keep)).unwrap();
     }
 }

@@ -206,7 +206,7 @@ pub use read::{BackupReader, Origin};
 pub use reader_mark::{READER_TIMEOUT, ReaderMark, ReaderMarks};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
-pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};
+pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, RetentionRules};
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};

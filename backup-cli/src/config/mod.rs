@@ -5,6 +5,7 @@ mod env_file;
 mod environment;
 mod load;
 mod restore;
+mod retention;
 mod storage;
 mod value;
 
@@ -21,6 +22,7 @@ pub use restore::{
     Argv, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, DEFAULT_KEEP_OLD, DEFAULT_SESSION_TIMEOUT,
     HealthConfig, RestoreConfig,
 };
+pub use retention::{DEFAULT_MAX_DELETE, RetentionConfig};
 pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
@@ -98,6 +100,9 @@ pub struct JobConfig {
     /// Where the application's version comes from, for the manifest.
     #[serde(default)]
     pub app_version: Option<Value>,
+    /// Which backups are kept.
+    #[serde(default)]
+    pub retention: RetentionConfig,
 }
 
 /// What to dump.
@@ -161,6 +166,7 @@ impl JobConfig {
             objects: BTreeMap::new(),
             timeout: None,
             app_version: None,
+            retention: RetentionConfig::default(),
         }
     }
 }

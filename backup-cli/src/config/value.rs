@@ -76,7 +76,9 @@ enum Item {
     Other,
 }
 
-fn anything<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<(), D::Error> {
+pub(super) fn anything<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<(), D::Error> {
     serde::de::IgnoredAny::deserialize(from).map(|_| ())
 }
 

@@ -16,13 +16,18 @@ const MOST_BACKUPS: usize = 40;
 /// - one decision per backup, in the order given, and the same whenever it is asked,
 /// - the order given says nothing: a shuffled history gives every backup the same fate,
 /// - the newest good backup is kept, and so is every pinned one,
+/// - what a kept backup needs is kept, over any number of links, also where links form a ring or
+///   lead to a backup that is gone,
 /// - with `now` before the newest backup nothing expires,
+/// - without a good backup nothing expires,
+/// - deciding again over what was kept expires nothing more,
 /// - every decision says why.
 ///
 /// ```
-/// use backup_core::KeepLast;
+/// use backup_core::{HowMany, RetentionRules};
 /// use backup_testkit::conformance;
-/// conformance::retention(&KeepLast(3))?;
+/// let rules = RetentionRules { keep_last: HowMany::Number(3), ..RetentionRules::nothing() };
+/// conformance::retention(&rules)?;
 /// # Ok::<(), backup_core::Error>(())
 /// ```
 ///
@@ -51,6 +56,8 @@ fn history(rng: &mut StdRng) -> Vec<BackupSummary> {
     let widest_gap = *[2, 3_600, 86_400, 86_400 * 30, 86_400 * 366].choose(rng).unwrap_or(&1);
     let share_good = *[0.0, 0.1, 0.5, 0.9, 1.0].choose(rng).unwrap_or(&1.0);
     let share_pinned = *[0.0, 0.1, 1.0].choose(rng).unwrap_or(&0.0);
+    let share_drilled = *[0.0, 0.1, 0.5, 1.0].choose(rng).unwrap_or(&0.0);
+    let share_linked = *[0.0, 0.0, 0.2, 0.9].choose(rng).unwrap_or(&0.0);
     let mut second = 1_700_000_000 + rng.gen_range(0..100_000_000);
     let mut suffix = 1;
     let mut history = Vec::new();
@@ -63,14 +70,32 @@ fn history(rng: &mut StdRng) -> Vec<BackupSummary> {
             id: BackupId::new(started, suffix),
             good: rng.gen_bool(share_good),
             pinned: rng.gen_bool(share_pinned),
+            drilled: rng.gen_bool(share_drilled),
+            needs: Vec::new(),
         });
     }
+    link(rng, &mut history, share_linked);
     match rng.gen_range(0..3) {
         0 => {}
         1 => history.reverse(),
         _ => history.shuffle(rng),
     }
     history
+}
+
+/// Lets a share of the backups need others: the one before, as increments do, or any.
+fn link(rng: &mut StdRng, history: &mut [BackupSummary], share: f64) {
+    let ids: Vec<BackupId> = history.iter().map(|backup| backup.id).collect();
+    for (place, backup) in history.iter_mut().enumerate() {
+        if !rng.gen_bool(share) {
+            continue;
+        }
+        match rng.gen_range(0..8) {
+            0 => backup.needs.extend(ids.choose_multiple(rng, 3)),
+            1 => backup.needs.push(BackupId::new(Timestamp::UNIX_EPOCH, 1)),
+            _ => backup.needs.extend(place.checked_sub(1).map(|before| ids[before])),
+        }
+    }
 }
 
 /// A moment to ask at: mostly after the history, sometimes at its end, inside or before it.
@@ -107,27 +132,43 @@ fn check(
     let newest_good = history.iter().filter(|b| b.good).map(|b| b.id).max();
     let newest = history.iter().map(|b| b.id.started()).max();
     for (backup, decision) in history.iter().zip(&decisions) {
-        let kept = is_keep(decision);
+        let kept = decision.keeps();
         let id = backup.id;
         require(kept || Some(id) != newest_good, || format!("{id}, the newest good one, is kept"))?;
         require(kept || !backup.pinned, || format!("{id} is pinned, so it is kept"))?;
         require(kept || newest <= Some(now), || {
             format!("{id} must not expire while the clock stands before the newest backup")
         })?;
+        require(kept || newest_good.is_some(), || {
+            format!("{id} must not expire when there is no good backup")
+        })?;
     }
 
+    let kept: Vec<BackupSummary> = history
+        .iter()
+        .zip(&decisions)
+        .filter(|(_, decision)| decision.keeps())
+        .map(|(backup, _)| backup.clone())
+        .collect();
+    let gone =
+        |id: &BackupId| history.iter().any(|b| b.id == *id) && kept.iter().all(|b| b.id != *id);
+    for backup in &kept {
+        require(!backup.needs.iter().any(gone), || {
+            format!("{} is kept, so what it needs is kept", backup.id)
+        })?;
+    }
+    require(policy.decide(&kept, now).iter().all(Decision::keeps), || {
+        "deciding again over what was kept expires nothing more".into()
+    })?;
+
     let mut shuffled: Vec<(BackupSummary, bool)> =
-        history.iter().cloned().zip(decisions.iter().map(is_keep)).collect();
+        history.iter().cloned().zip(decisions.iter().map(Decision::keeps)).collect();
     shuffled.shuffle(rng);
     let (reordered, fates): (Vec<_>, Vec<_>) = shuffled.into_iter().unzip();
     let again = policy.decide(&reordered, now);
-    require(again.iter().map(is_keep).eq(fates), || {
+    require(again.iter().map(Decision::keeps).eq(fates), || {
         "decisions come in the order of the backups, and don't depend on it".into()
     })
-}
-
-fn is_keep(decision: &Decision) -> bool {
-    matches!(decision, Decision::Keep(_))
 }
 
 fn says_why(decision: &Decision) -> bool {

@@ -6,7 +6,8 @@ mod flawed_transform;
 
 use async_trait::async_trait;
 use backup_core::{
-    BackupSummary, Decision, Error, KeepLast, Result, RetentionPolicy, Source, SourceStream,
+    BackupSummary, Decision, Error, HowMany, Result, RetentionPolicy, RetentionRules, Source,
+    SourceStream,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -123,8 +124,13 @@ async fn a_sink_is_looked_at_through_a_closure() {
 #[test]
 fn honest_policies_pass() {
     for n in [0, 1, 3, 100] {
-        retention(&KeepLast(n)).unwrap();
+        retention(&keep_last(n)).unwrap();
     }
+    retention(&RetentionRules::default()).unwrap();
+}
+
+fn keep_last(n: u32) -> RetentionRules {
+    RetentionRules { keep_last: HowMany::Number(n), ..RetentionRules::nothing() }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,6 +144,10 @@ enum PolicyFlaw {
     DropsOne,
     Mute,
     Moody,
+    BreaksChains,
+    FollowsOneLink,
+    SparesNothingWhenAllIsBad,
+    Creeps,
 }
 
 struct FlawedPolicy(PolicyFlaw, AtomicUsize);
@@ -151,10 +161,26 @@ impl RetentionPolicy for FlawedPolicy {
             ForgetsPins => seen.iter_mut().for_each(|b| b.pinned = false),
             CountsBadOnes => seen.iter_mut().for_each(|b| b.good = true),
             TrustsTheClock => asked_at = Timestamp::MAX,
+            BreaksChains => seen.iter_mut().for_each(|b| b.needs.clear()),
+            FollowsOneLink => {
+                let kept = keep_last(3).decide(
+                    &seen
+                        .iter()
+                        .map(|b| BackupSummary { needs: vec![], ..b.clone() })
+                        .collect::<Vec<_>>(),
+                    now,
+                );
+                // Only what is kept by itself pulls others along.
+                for (backup, decision) in seen.iter_mut().zip(kept) {
+                    if !decision.keeps() {
+                        backup.needs.clear();
+                    }
+                }
+            }
             AnswersSorted => seen.sort_by_key(|b| b.id),
             _ => {}
         }
-        let mut decisions = KeepLast(3).decide(&seen, asked_at);
+        let mut decisions = keep_last(3).decide(&seen, asked_at);
         match self.0 {
             ExpiresAll => {
                 for (backup, decision) in backups.iter().zip(&mut decisions) {
@@ -178,6 +204,16 @@ impl RetentionPolicy for FlawedPolicy {
                     }
                 }
             }
+            SparesNothingWhenAllIsBad => {
+                for (backup, decision) in backups.iter().zip(&mut decisions) {
+                    let clock_is_right = backups.iter().all(|b| b.id.started() <= now);
+                    if clock_is_right && !backup.pinned && backups.iter().all(|b| !b.good) {
+                        *decision = Decision::Expire("worthless".into());
+                    }
+                }
+            }
+            // Keeps the newer half, so each run takes half of the rest.
+            Creeps => decisions = creep(backups, now, decisions),
             DropsOne => drop(decisions.pop()),
             Mute => decisions.iter_mut().for_each(|d| {
                 if matches!(d, Decision::Keep(_)) {
@@ -193,6 +229,12 @@ impl RetentionPolicy for FlawedPolicy {
     }
 }
 
+fn creep(backups: &[BackupSummary], now: Timestamp, last: Vec<Decision>) -> Vec<Decision> {
+    let half = keep_last(u32::try_from(backups.len() / 2).unwrap()).decide(backups, now);
+    let either = |(half, last): (Decision, Decision)| if half.keeps() { half } else { last };
+    half.into_iter().zip(last).map(either).collect()
+}
+
 #[test]
 fn flawed_policies_are_found() {
     use PolicyFlaw::*;
@@ -206,6 +248,10 @@ fn flawed_policies_are_found() {
         (DropsOne, "one decision per backup"),
         (Mute, "says why"),
         (Moody, "same answer"),
+        (BreaksChains, "what it needs is kept"),
+        (FollowsOneLink, "what it needs is kept"),
+        (SparesNothingWhenAllIsBad, "no good backup"),
+        (Creeps, "expires nothing more"),
     ] {
         assert_found(retention(&FlawedPolicy(flaw, AtomicUsize::new(0))), words, &flaw);
     }
