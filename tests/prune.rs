@@ -14,14 +14,31 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, Catalog, Foreign, KeepLast, PrunePlan, PruneReport, PruneRules, Result, Storage,
-    Verdict, apply_prune, layout, plan_prune,
+    BackupId, BackupSummary, Catalog, Decision, Foreign, PrunePlan, PruneReport, PruneRules,
+    Result, RetentionPolicy, Storage, Verdict, apply_prune, layout, plan_prune,
 };
 use backup_testkit::Memory;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::copies::at;
 use crate::rig::{JOB, plan_at, run_quietly, storages};
+
+/// Keeps the newest `n` good backups and what is pinned, and nothing else.
+struct KeepLast(usize);
+
+impl RetentionPolicy for KeepLast {
+    fn decide(&self, backups: &[BackupSummary], _now: Timestamp) -> Vec<Decision> {
+        let mut good: Vec<BackupId> = backups.iter().filter(|b| b.good).map(|b| b.id).collect();
+        good.sort_unstable_by(|a, b| b.cmp(a));
+        good.truncate(self.0);
+        let decide = |backup: &BackupSummary| match good.iter().position(|id| *id == backup.id) {
+            Some(rank) => Decision::Keep(vec![format!("last {} of {}", rank + 1, self.0)]),
+            None if backup.pinned => Decision::Keep(vec!["pinned".to_owned()]),
+            None => Decision::Expire(format!("older than the last {}", self.0)),
+        };
+        backups.iter().map(decide).collect()
+    }
+}
 
 /// A moment after all backups of a history.
 fn later() -> Timestamp {

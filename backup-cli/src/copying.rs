@@ -10,6 +10,7 @@ use backup_core::{
 use jiff::Timestamp;
 
 use crate::Deployment;
+use crate::config::RetentionConfig;
 
 impl Deployment {
     /// Brings the backup `wanted` (an id, or `latest`) to the storage `to`, from its copy in
@@ -59,7 +60,8 @@ impl Deployment {
             // from storages that the job does not name, nor by itself without a retention.
             let config = self.config().job.get(job);
             let retention = config.filter(|config| config.storages.iter().any(|name| name == to));
-            let policy = retention.and_then(|_| None::<backup_core::KeepLast>);
+            let policy = retention.and_then(|config| config.retention.as_ref());
+            let policy = policy.map(RetentionConfig::policy).transpose()?;
             let unwanted = |catalog: &Catalog| match &policy {
                 Some(policy) => expired_on_arrival(catalog, policy, Timestamp::now()),
                 None => BTreeSet::new(),

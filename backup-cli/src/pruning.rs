@@ -73,7 +73,9 @@ impl Deployment {
         options: PruneOptions,
         context: &Context,
     ) -> Result<Pruned> {
-        self.job(job)?;
+        let retention = self.job(job)?.retention_or_default();
+        let policy = retention.policy()?;
+        let most = usize::try_from(retention.max_delete).unwrap_or(usize::MAX);
         let _lock = match options.apply {
             true => Some(JobLock::take(&self.state_dir(), job)?),
             false => None,
@@ -84,14 +86,13 @@ impl Deployment {
             let query = Query { job: Some(job), ..Query::default() };
             let mut catalog = Catalog::query(&storages, &query).await;
             catalog.problems.extend(problems);
-            let policy = backup_core::KeepLast(1_000_000);
             let rules = PruneRules {
                 job,
                 policy: &policy,
                 now: Timestamp::now(),
                 host: wiring::host_name(),
                 foreign: options.foreign,
-                max_delete: options.max_delete,
+                max_delete: Some(options.max_delete.unwrap_or(most)),
                 lock_days: self.lock_days(job, &storages),
             };
             Ok(plan_prune(&catalog, &storages, &rules).await)
@@ -110,7 +111,7 @@ impl Deployment {
     /// # Errors
     /// As [`Deployment::prune`]. They are no failure of the backup.
     pub async fn prune_after_backup(&self, job: &str, context: &Context) -> Option<Result<Pruned>> {
-        self.config().job.get(job).filter(|_| false)?;
+        self.config().job.get(job)?.retention.as_ref()?;
         let options = PruneOptions { apply: true, max_delete: None, foreign: Foreign::Keep };
         Some(self.prune(job, options, context).await)
     }

@@ -28,7 +28,7 @@ const CLOCK_GRACE: SignedDuration = SignedDuration::from_hours(1);
 /// Longest wait for a mark to be left before the reading begins without.
 const LEAVING: Duration = Duration::from_secs(10);
 /// Longest wait for a mark to be removed.
-const REMOVING: Duration = Duration::from_secs(10);
+const REMOVING: Duration = Duration::from_secs(5);
 
 impl ReaderSeen {
     /// Whether the reader who left it may still be reading at `now`.

@@ -1,9 +1,9 @@
 //! `sync` brings nothing that the target's retention would remove again.
 
 use backup_core::pipeline::Context;
-use backup_core::{Catalog, KeepLast, expired_on_arrival, sync};
+use backup_core::{Catalog, expired_on_arrival, sync};
 
-use super::{history, keep_last, later, listed, pruned};
+use super::{KeepLast, history, keep_last, later, listed, pruned};
 use crate::rig::{JOB, memory, storages};
 
 #[tokio::test]

@@ -10,6 +10,9 @@ use jiff::SignedDuration;
 use crate::rig::JOB;
 use crate::support::Scratch;
 
+/// Switches off what a retention keeps by default.
+pub const NO_SLOTS: &str = "keep_daily = 0\nkeep_weekly = 0\nkeep_monthly = 0\nkeep_yearly = 0\n";
+
 /// The storage `local` of a scratch.
 pub fn local(scratch: &Scratch) -> Arc<dyn Storage> {
     let url = format!("file://{}", scratch.path("backups").display());

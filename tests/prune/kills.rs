@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::history::{local, plant};
+use super::history::{NO_SLOTS, local, plant};
 use crate::rig::JOB;
 use crate::support::stores::Service;
 use crate::support::{CLAIMS, Scratch, cases, claims_server, finish_started, seed};
@@ -34,7 +34,7 @@ struct Range {
 impl Range {
     async fn new(name: &str) -> Self {
         let database = claims_server(15, 50).await;
-        let retention = format!("[job.database.retention]\nkeep_last = {KEPT}\n");
+        let retention = format!("[job.database.retention]\nkeep_last = {KEPT}\n{NO_SLOTS}");
         let scratch = Scratch::with_job(&database.url(CLAIMS), &retention);
         let service = match name {
             "local" => None,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    Catalog, CatalogEntry, KeepLast, PIN_FORMAT, Pin, PruneRules, Storage, Versioned, apply_prune,
-    layout, pin, unpin,
+    Catalog, CatalogEntry, PIN_FORMAT, Pin, PruneRules, Storage, Versioned, apply_prune, layout,
+    pin, unpin,
 };
 use backup_storage::S3;
 use backup_testkit::servers::S3Server;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{keep_last, planned, pruned, verdicts};
+use super::{KeepLast, keep_last, planned, pruned, verdicts};
 use crate::copies::at;
 use crate::kept_versions::bucket;
 use crate::rig::{plan_at, run_quietly};

@@ -6,15 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupReader, ByteRange, Catalog, Creation, Decoders, KeepLast, ObjectInfo,
-    PIN_FORMAT, Pin, ReaderMarks, Result, Sink, SinkWriter, SourceStream, Storage, apply_prune,
-    layout, pin,
+    BackupId, BackupReader, ByteRange, Catalog, Creation, Decoders, ObjectInfo, PIN_FORMAT, Pin,
+    ReaderMarks, Result, Sink, SinkWriter, SourceStream, Storage, apply_prune, layout, pin,
 };
 use backup_testkit::{Memory, WriteOnly};
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{history, keep_last, listed, planned, pruned, verdicts};
+use super::{KeepLast, history, keep_last, listed, planned, pruned, verdicts};
 use crate::copies::at;
 use crate::rig::{JOB, memory, storages};
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::history::{local, plant};
 use crate::support::{CLAIMS, Finished, Scratch, claims_server, finish, while_locked};
 
-const KEEP_TWO: &str = "[job.database.retention]\nkeep_last = 2\n";
+const KEEP_TWO: &str = "[job.database.retention]\nkeep_daily = 0\nkeep_weekly = 0\nkeep_monthly = 0\nkeep_yearly = 0\nkeep_last = 2\n";
 
 /// A scratch with one real backup and four planted ones of the days before.
 async fn with_history(job: &str) -> (PostgresServer, Scratch, Vec<String>) {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupPlan, BackupSummary, Decision, ErrorKind, Foreign, KeepLast, PruneRules,
-    RetentionPolicy, Storage, apply_prune, layout,
+    BackupId, BackupPlan, BackupSummary, Decision, ErrorKind, Foreign, PruneRules, RetentionPolicy,
+    Storage, apply_prune, layout,
 };
 use backup_testkit::{CountedStorage, FailCalls, WriteOnly};
 use jiff::Timestamp;
 
-use super::{history, keep_last, later, listed, planned, pruned, verdicts};
+use super::{KeepLast, history, keep_last, later, listed, planned, pruned, verdicts};
 use crate::copies::at;
 use crate::rig::{JOB, identity, memory, plan_at, run_quietly, storages};
 

@@ -16,7 +16,8 @@ pub async fn pin(args: PinArgs, session: &Session) -> Result<u8> {
     let query = Query::for_backup(args.place.job.as_deref(), &args.id)?;
     let catalog = catalog(&deployment, &query, session).await?;
     let entry = catalog.find(&args.id)?;
-    let work = deployment.pin(entry, &args.reason, &operator());
+    let by = operator();
+    let work = deployment.pin(entry, &args.reason, &by);
     let done = session.context.cancel.guard(work).await?;
     let told = done.into_iter().map(|(storage, result)| {
         let told = result.map(|pinned| match pinned {
@@ -64,7 +65,7 @@ fn finish(
     let mut incomplete = !unknown_in.is_empty();
     for (storage, result) in &done {
         match result {
-            Ok(what) if session.common.json || session.common.quiet => drop(what),
+            Ok(_) if session.common.json || session.common.quiet => {}
             Ok(what) => output::print(&format!("{id} in {storage}: {what}\n"))?,
             Err(error) => {
                 incomplete = true;

@@ -11,7 +11,15 @@ use super::{Foreign, Judged, PrunePlan, PruneRules, StoragePlan, Verdict};
 /// What a policy is told of one copy. A pin beside any copy counts, and so does a drill, which
 /// reads one of them.
 pub(super) fn summary_of(entry: &CatalogEntry, copy: &StoredCopy) -> BackupSummary {
-    BackupSummary { id: entry.id, good: is_good(entry, copy), pinned: entry.is_pinned() }
+    let drilled = Proven::of(entry).drilled.is_some_and(|last| last.passed);
+    BackupSummary {
+        id: entry.id,
+        good: is_good(entry, copy),
+        pinned: entry.is_pinned(),
+        drilled,
+        // Every kind of backup that there is stands by itself.
+        needs: Vec::new(),
+    }
 }
 
 /// Whether it can be relied on: all parts there, and its newest word is no failed verification.

@@ -69,16 +69,23 @@ impl Folder<'_> {
     pub(super) async fn remove(&self) -> Result<Removal> {
         let Some(hold) = self.hold().await? else { return Ok(busy()) };
         let removed = self.remove_held(&hold).await;
-        hold.release(self.context).await;
-        removed
+        self.end(hold, removed).await
     }
 
     /// Goes on where an earlier prune did not get to the end.
     pub(super) async fn finish(&self) -> Result<Removal> {
         let Some(hold) = self.hold().await? else { return Ok(busy()) };
         let finished = self.finish_held(&hold).await;
+        self.end(hold, finished).await
+    }
+
+    /// The tombstone goes after the claim: a claim alone would be found by a sweep only.
+    async fn end(&self, hold: Hold, done: Result<Removal>) -> Result<Removal> {
         hold.release(self.context).await;
-        finished
+        if matches!(done, Ok(Removal::Done { .. })) {
+            self.delete(layout::PRUNED).await?;
+        }
+        done
     }
 
     /// Takes back what an earlier prune said of a backup that stays.
@@ -135,8 +142,8 @@ impl Folder<'_> {
         files.iter().any(is_read).then(|| "somebody began to read it just now".to_owned())
     }
 
-    /// Removes everything else of a folder that is not listed any more, what tells that it is
-    /// nobody's last.
+    /// Removes everything else of a folder that is not listed any more, but for what tells that
+    /// it is nobody's.
     async fn remove_rest(&self, files: &[ObjectInfo]) -> Result<Removal> {
         // Without these the rest looks like nothing that could be restored, to any version.
         for file in [layout::SHA256SUMS, layout::SIGNATURE] {
@@ -146,9 +153,7 @@ impl Folder<'_> {
         // A mark of a reader, or a proof, that came in the meantime.
         let late = self.files().await?;
         self.remove_all(&late).await?;
-        let held_bytes = self.still_held(files).await;
-        self.delete(layout::PRUNED).await?;
-        Ok(Removal::Done { held_bytes })
+        Ok(Removal::Done { held_bytes: self.still_held(files).await })
     }
 
     async fn remove_all(&self, files: &[ObjectInfo]) -> Result<()> {
