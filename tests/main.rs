@@ -31,6 +31,7 @@ mod kept_versions;
 mod memory;
 mod pipeline;
 mod preflight;
+mod prune;
 mod repairs;
 mod restore_modes;
 mod rig;

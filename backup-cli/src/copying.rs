@@ -1,11 +1,16 @@
 //! Bringing backups from one storage to another: `copy`, `sync`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::pipeline::Context;
-use backup_core::{BackupId, Catalog, CopyReport, Query, Result, Storage, SyncReport, layout};
+use backup_core::{
+    BackupId, Catalog, CopyReport, Query, Result, Storage, SyncReport, expired_on_arrival, layout,
+};
+use jiff::Timestamp;
 
 use crate::Deployment;
+use crate::config::RetentionConfig;
 
 impl Deployment {
     /// Brings the backup `wanted` (an id, or `latest`) to the storage `to`, from its copy in
@@ -31,7 +36,8 @@ impl Deployment {
         Ok((entry.id, report))
     }
 
-    /// Copies every backup of `from` that `to` lacks, of one job or of all.
+    /// Copies every backup of `from` that `to` lacks, of one job or of all, but for those that
+    /// the job's retention would remove there again.
     ///
     /// # Errors
     /// As [`backup_core::sync`](fn@backup_core::sync). A backup that can't be copied is in the
@@ -50,8 +56,17 @@ impl Deployment {
         let mut report = SyncReport::default();
         for job in &jobs {
             let target = self.storage(to, Some(job)).await?;
-            let wanted = |_: &_| true;
-            let one = backup_core::sync(&source, &target, Some(job), &wanted, context).await?;
+            // What a prune of the target would remove again is not brought. It removes nothing
+            // from storages that the job does not name, nor by itself without a retention.
+            let config = self.config().job.get(job);
+            let retention = config.filter(|config| config.storages.iter().any(|name| name == to));
+            let policy = retention.and_then(|config| config.retention.as_ref());
+            let policy = policy.map(RetentionConfig::policy).transpose()?;
+            let unwanted = |catalog: &Catalog| match &policy {
+                Some(policy) => expired_on_arrival(catalog, policy, Timestamp::now()),
+                None => BTreeSet::new(),
+            };
+            let one = backup_core::sync(&source, &target, Some(job), &unwanted, context).await?;
             report.copied.extend(one.copied);
             report.unwanted.extend(one.unwanted);
             report.failed.extend(one.failed);

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_core::{Catalog, Error, Problem, Query, Result, Storage};
+use backup_core::{Catalog, Error, Problem, Query, ReaderMarks, Result, Storage};
 use backup_pg::ToolSearch;
 
-use crate::config::{Config, Environment, JobConfig, PostgresConfig};
+use crate::config::{Config, Environment, JobConfig, ObjectsConfig, PostgresConfig};
 use crate::wiring;
 
 /// The entry point for an application: a configuration and an environment, and the verbs on
@@ -15,6 +15,7 @@ use crate::wiring;
 pub struct Deployment {
     config: Config,
     environment: Environment,
+    marks: ReaderMarks,
 }
 
 impl Deployment {
@@ -28,7 +29,19 @@ impl Deployment {
             Some(path) => environment.with_env_file(path)?,
             None => environment,
         };
-        Ok(Self { config, environment })
+        Ok(Self { config, environment, marks: ReaderMarks::default() })
+    }
+
+    /// Counts the marks that it leaves beside backups while it reads them among `marks`, so that
+    /// who ends the process can [wait](ReaderMarks::settled) for them to be gone.
+    #[must_use]
+    pub fn with_marks(mut self, marks: ReaderMarks) -> Self {
+        self.marks = marks;
+        self
+    }
+
+    pub(crate) fn marks(&self) -> &ReaderMarks {
+        &self.marks
     }
 
     /// The configuration.
@@ -91,12 +104,18 @@ impl Deployment {
             Error::usage("config", format!("there is no storage {name:?}"))
                 .next_step(format!("the config has: {}", known.join(", ")))
         })?;
+        wiring::storage(name, storage, &self.objects(name, job), self.environment()).await
+    }
+
+    /// How objects are kept in a storage, as `job` says and behind it the storage.
+    pub(crate) fn objects(&self, storage: &str, job: Option<&str>) -> ObjectsConfig {
+        let general = self.config.storage.get(storage).map(|storage| &storage.objects);
+        let general = general.cloned().unwrap_or_default();
         let job = job.and_then(|job| self.config.job.get(job));
-        let objects = match job.and_then(|job| job.objects.get(name)) {
-            Some(ours) => ours.over(&storage.objects),
-            None => storage.objects.clone(),
-        };
-        wiring::storage(name, storage, &objects, self.environment()).await
+        match job.and_then(|job| job.objects.get(storage)) {
+            Some(ours) => ours.over(&general),
+            None => general,
+        }
     }
 
     /// Opens the storages of a job, to be written as it says, or all of them. Those of this host
@@ -134,9 +153,17 @@ impl Deployment {
     /// # Errors
     /// When not one can be opened.
     pub(crate) async fn readable_storages(&self) -> Result<(Vec<Arc<dyn Storage>>, Vec<Problem>)> {
+        self.openable_storages(None).await
+    }
+
+    /// The same of a job's storages, to be written as it says, or of all.
+    pub(crate) async fn openable_storages(
+        &self,
+        job: Option<&str>,
+    ) -> Result<(Vec<Arc<dyn Storage>>, Vec<Problem>)> {
         let (mut open, mut problems) = (Vec::new(), Vec::new());
-        for name in self.names_by_distance(None)? {
-            match self.storage(name, None).await {
+        for name in self.names_by_distance(job)? {
+            match self.storage(name, job).await {
                 Ok(storage) => open.push(storage),
                 Err(error) => problems.push(Problem { storage: name.clone(), error }),
             }

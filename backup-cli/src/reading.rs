@@ -17,7 +17,9 @@ impl Deployment {
     /// When no storage has all of it, or a configured key can't be read.
     pub async fn reader(&self, entry: &CatalogEntry, context: &Context) -> Result<BackupReader> {
         let ((storages, _), keys) = (self.readable_storages().await?, self.keys().await?);
-        Ok(BackupReader::best(entry, &storages, keys.decoders())?.telling(context))
+        let reader = BackupReader::best(entry, &storages, keys.decoders())?.telling(context);
+        // Whatever is read from here on, a prune leaves alone meanwhile.
+        Ok(reader.marked(self.marks(), "read").await)
     }
 
     /// Reads a plain file through all its layers, and its archive to the end.

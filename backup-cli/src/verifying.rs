@@ -54,6 +54,20 @@ impl Deployment {
         options: &VerifyOptions,
         context: &Context,
     ) -> Result<Verified> {
+        let (mut storages, _) = self.readable_storages().await?;
+        storages.retain(|one| entry.copies.iter().any(|copy| copy.storage == one.name()));
+        let mark = self.marks().leave(&entry.folder(), &storages, "verify").await;
+        let verified = self.verify_marked(entry, options, context).await;
+        mark.end().await;
+        verified
+    }
+
+    async fn verify_marked(
+        &self,
+        entry: &CatalogEntry,
+        options: &VerifyOptions,
+        context: &Context,
+    ) -> Result<Verified> {
         let keys = self.keys().await?;
         let found = self.verify_once(entry, None, options.level, &keys, context).await?;
         let is_damaged = |copy: &VerifiedCopy| !copy.report.damage.is_empty();

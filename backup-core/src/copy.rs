@@ -3,19 +3,20 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::backup::claim::{HOLD_TIMEOUT, Hold};
+use crate::backup::claim::{HOLD_TIMEOUT, Hold, Purpose};
 use crate::backup::publish::{Written, create_manifest};
 use crate::backup::{SWEEP_GRACE, sweep::sweep};
 use crate::pipeline::{Context, Limits};
 use crate::{
-    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Problem, Query, Result, Storage,
-    StoredCopy, layout,
+    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Problem, Query, ReaderMarks,
+    Result, Storage, StoredCopy, layout,
 };
 use files::Files;
 
@@ -40,7 +41,8 @@ pub struct CopyReport {
 /// Everything is checked against the manifest's digests while it is copied; the manifest comes
 /// last, so that the backup is listed in `to` only when it is whole there. Files that are there
 /// with their size are kept; with `check` they are read, and copied anew when they are damaged.
-/// Proofs are not copied: they are about one copy. `from` is only read.
+/// Proofs are not copied: they are about one copy. Pins are not either: that of any copy counts
+/// for all. `from` is only read, but for the mark that it is being read.
 ///
 /// While it goes on, the folder is claimed: a running backup or another copy is left alone.
 ///
@@ -62,7 +64,15 @@ pub async fn copy(
 ) -> Result<CopyReport> {
     // A switch of its own: the timeout of this copy must not stop the caller's next one.
     let context = Context { cancel: context.cancel.child(), progress: context.progress.clone() };
-    let mut running = pin!(Copying::new(entry, from, to, check, &context)?.run());
+    let copying = Copying::new(entry, from, to, check, &context)?;
+    let mark = ReaderMarks::default().leave(&entry.folder(), [from], "copy").await;
+    let done = within_timeout(copying, &context).await;
+    mark.end().await;
+    done
+}
+
+async fn within_timeout(copying: Copying<'_>, context: &Context) -> Result<CopyReport> {
+    let mut running = pin!(copying.run());
     tokio::select! {
         biased;
         result = &mut running => return result,
@@ -169,7 +179,7 @@ impl<'a> Copying<'a> {
             self.to,
             &self.folder,
             Some(self.manifest),
-            "copy",
+            Purpose::COPY,
             Timestamp::now(),
             self.limits,
         );
@@ -233,8 +243,8 @@ pub struct SyncReport {
 
 /// Copies every backup of `from` that `to` lacks or has with missing parts, the oldest first.
 ///
-/// `wanted` says which of them belong into `to`: what its retention would remove again is not
-/// worth copying. A backup that fails is reported, and the next one is tried; after three in a
+/// `unwanted` says, of all that the two hold, what does not belong into `to`: what its retention
+/// would remove again is not worth copying. A backup that fails is reported, and the next one is tried; after three in a
 /// row it ends.
 ///
 /// # Errors
@@ -243,7 +253,7 @@ pub async fn sync(
     from: &Arc<dyn Storage>,
     to: &Arc<dyn Storage>,
     job: Option<&str>,
-    wanted: &(dyn Fn(&CatalogEntry) -> bool + Sync),
+    unwanted: &(dyn Fn(&Catalog) -> BTreeSet<BackupId> + Sync),
     context: &Context,
 ) -> Result<SyncReport> {
     let storages = [Arc::clone(from), Arc::clone(to)];
@@ -258,9 +268,10 @@ pub async fn sync(
     let problems = std::mem::take(&mut catalog.problems);
     let mut report = SyncReport { problems, ..SyncReport::default() };
     sweep_target(to, job, context).await;
+    let unwanted = unwanted(&catalog);
     let mut in_a_row = 0;
     for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from, to)) {
-        if !wanted(entry) {
+        if unwanted.contains(&entry.id) {
             report.unwanted.push(entry.id);
             continue;
         }

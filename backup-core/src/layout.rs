@@ -22,6 +22,13 @@ pub const SHA256SUMS: &str = "SHA256SUMS";
 pub const RESTORE_NOTE: &str = "RESTORE.md";
 /// File name of the object that reserves an id for a run.
 pub const CLAIM: &str = "claim.json";
+/// File name of the object that marks a backup as being removed: from it on, what is left of the
+/// folder without its manifest is free to go.
+pub const PRUNED: &str = "pruned.json";
+/// File name of the object that keeps a backup from being pruned.
+pub const PIN: &str = "pin.json";
+/// Folder of the marks of those that read a backup just now, in a backup's folder.
+pub const READERS: &str = "readers";
 /// Plain name of the part that tells what is inside the others.
 pub const CONTENTS: &str = "contents.json";
 /// Folder of the proofs in a backup's folder.
@@ -156,6 +163,14 @@ pub fn parse_key(key: &str) -> Option<(&str, BackupId, &str)> {
     let name = pieces.next()?;
     let folder = id.folder(job);
     (folder == format!("{job}/{year}/{month}/{id}")).then_some((job, id, name))
+}
+
+/// Whether an object comes and goes while its backup stays: a storage must be able to remove it at
+/// any time, so it is never locked.
+pub fn is_passing(key: &str) -> bool {
+    let mut names = key.rsplit('/');
+    let file = names.next().unwrap_or(key);
+    matches!(file, CLAIM | PRUNED | PIN) || names.next() == Some(READERS)
 }
 
 /// Refuses a job name that would make a bad folder.

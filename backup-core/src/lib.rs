@@ -48,12 +48,14 @@
 //! verify_copies(entry, storages) ── each copy by itself: signature,   verify/
 //!   └─ verify(BackupReader)         companions, every part to its end
 //! repair(copies) ── a good copy's files over another's damaged ones   repair.rs
+//! plan_prune, apply_prune ── RetentionPolicy over the catalog, then   prune/
+//!                          folder by folder: claim, tombstone, manifest
 //! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
 //!                          the manifest last; sync: for each backup
 //! ```
 //!
 //! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::query`] (list, show),
-//! [`copy`](fn@copy) and [`sync`], and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
+//! [`copy`](fn@copy) and [`sync`], [`apply_prune`], [`pin`](fn@pin), and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
 //! `backup-cli`, on [`BackupReader::flow`].
 //!
 //! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, a tar
@@ -164,9 +166,12 @@ pub mod layout;
 mod manifest;
 mod memory;
 mod object;
+mod pin;
 pub mod pipeline;
 mod proven;
+mod prune;
 mod read;
+mod reader_mark;
 mod repair;
 mod restore_note;
 mod retention;
@@ -180,7 +185,7 @@ mod versions;
 
 pub use authenticate::Authenticate;
 pub use backup::{BackupPlan, BackupReport, LEGACY, LegacyFile, PartPlan, backup, take_over};
-pub use catalog::{Catalog, CatalogEntry, Problem, Query, StoredCopy};
+pub use catalog::{Catalog, CatalogEntry, Problem, Query, ReaderSeen, StoredCopy};
 pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
 pub use decoders::Decoders;
 pub use digest::{Digest, Digester};
@@ -193,8 +198,14 @@ pub use layout::BackupId;
 pub use manifest::*;
 pub use memory::{Collect, Discard, InMemory};
 pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
+pub use pin::{PIN_FORMAT, Pin, Pinned, pin, read_pin, unpin};
 pub use proven::{LastProof, Proven};
+pub use prune::{
+    Foreign, Judged, PrunePlan, PruneReport, PruneRules, PrunedBackup, StoragePlan, StorageReport,
+    Verdict, apply_prune, expired_on_arrival, plan_prune,
+};
 pub use read::{BackupReader, Origin};
+pub use reader_mark::{READER_TIMEOUT, ReaderMark, ReaderMarks};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, RetentionRules};

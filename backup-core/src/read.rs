@@ -10,7 +10,8 @@ use crate::object::advice_after_damage;
 use crate::pipeline::{self, Context, Flow};
 use crate::{
     Authenticate, CatalogEntry, Collect, Companion, Contents, Decoders, Digest, Discard, Error,
-    ErrorKind, Manifest, Part, PartRole, Result, Sink, Storage, StoredObject, read_small,
+    ErrorKind, Manifest, Part, PartRole, ReaderMark, ReaderMarks, Result, Sink, Storage,
+    StoredObject, read_small,
 };
 
 /// What is known of who wrote a backup.
@@ -54,6 +55,8 @@ pub struct BackupReader {
     decoders: Decoders,
     patience: Patience,
     context: Option<Context>,
+    /// Keeps the copies from being pruned as long as any clone of this reads them.
+    _mark: Option<Arc<ReaderMark>>,
 }
 
 impl BackupReader {
@@ -72,6 +75,7 @@ impl BackupReader {
             decoders,
             patience: Patience::default(),
             context: None,
+            _mark: None,
         }
     }
 
@@ -102,6 +106,14 @@ impl BackupReader {
     #[must_use]
     pub fn telling(mut self, context: &Context) -> Self {
         self.context = Some(context.without_progress());
+        self
+    }
+
+    /// Marks every copy that this may read as being read, as long as any clone of it is there:
+    /// see [`ReaderMarks`].
+    #[must_use]
+    pub async fn marked(mut self, marks: &ReaderMarks, reader: &str) -> Self {
+        self._mark = Some(Arc::new(marks.leave(&self.folder, self.copies.all(), reader).await));
         self
     }
 

@@ -89,6 +89,11 @@ impl Memory {
         self.state().objects.insert(key.to_owned(), object);
     }
 
+    /// Takes an object away past every rule, as an intruder or a crash does.
+    pub fn remove(&self, key: &str) {
+        self.state().objects.remove(key);
+    }
+
     /// The keys of all objects, sorted.
     pub fn keys(&self) -> Vec<String> {
         self.state().objects.keys().cloned().collect()

@@ -3,6 +3,7 @@
 mod adopt;
 mod drill;
 mod files;
+mod prune;
 mod restore;
 mod verify;
 
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use adopt::AdoptArgs;
 pub use drill::DrillArgs;
+pub use prune::{PinArgs, PruneArgs, UnpinArgs};
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
 
@@ -61,6 +63,9 @@ pub struct Common {
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// The marks that this process leaves beside backups while it reads them.
+    #[arg(skip)]
+    pub marks: backup_core::ReaderMarks,
 }
 
 /// One verb each.
@@ -86,6 +91,12 @@ pub enum Verb {
     Sync(SyncArgs),
     /// Take over old dumps as backups
     Adopt(AdoptArgs),
+    /// Show what retention keeps and what it would remove, and why; remove it with --apply
+    Prune(PruneArgs),
+    /// Keep a backup from being pruned
+    Pin(PinArgs),
+    /// Take a backup's pin away
+    Unpin(UnpinArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

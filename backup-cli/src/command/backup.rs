@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::BackupArgs;
 use super::output::{self, Style};
-use super::{Session, error_json, exit_code, setup};
+use super::{Session, error_json, exit_code, prune, setup};
 
 /// Most names of files of a kind that are told.
 const NAMED_FILES: usize = 20;
@@ -31,7 +31,22 @@ pub async fn run(args: BackupArgs, session: &Session) -> Result<u8> {
             Ok(report) => {
                 incomplete |= !report.failed.is_empty();
                 tell(&report, started.elapsed(), session)?;
-                documents.push(report_json(&report));
+                let mut document = report_json(&report);
+                if report.failed.is_empty() {
+                    match prune::after_backup(&deployment, job, session).await {
+                        Ok(None) => {}
+                        Ok(Some(after)) => {
+                            incomplete |= after.incomplete;
+                            document["prune"] = after.document;
+                        }
+                        Err(error) => {
+                            documents.push(document);
+                            first_failure.get_or_insert(error);
+                            break;
+                        }
+                    }
+                }
+                documents.push(document);
             }
             Err(error) => {
                 documents.push(json!({ "job": job, "error": error_json(&error) }));

@@ -59,13 +59,20 @@ pub async fn sync(args: SyncArgs, session: &Session) -> Result<u8> {
             .collect();
         let copied: Vec<Value> =
             report.copied.iter().map(|(id, one)| copy_json(*id, one)).collect();
-        output::print_json(&json!({ "copied": copied, "failed": failed, "problems": problems }))?;
+        let unwanted: Vec<String> = report.unwanted.iter().map(ToString::to_string).collect();
+        output::print_json(&json!({
+            "copied": copied, "failed": failed, "problems": problems, "unwanted": unwanted,
+        }))?;
     } else if !session.common.quiet {
         for (id, one) in &report.copied {
             output::print(&format!("{}\n", copy_text(*id, one)))?;
         }
         if report.copied.is_empty() && report.failed.is_empty() && report.problems.is_empty() {
             output::print("Nothing is missing.\n")?;
+        }
+        if !report.unwanted.is_empty() {
+            let count = report.unwanted.len();
+            output::print(&format!("{count} not copied: retention would remove them there.\n"))?;
         }
     }
     Ok(match (report.failed.is_empty(), report.problems.is_empty()) {

@@ -112,6 +112,9 @@ fn state(entry: &CatalogEntry) -> String {
             None => format!("never {what}"),
         }));
     }
+    if entry.is_pinned() {
+        words.push("pinned".to_owned());
+    }
     words.join(", ")
 }
 
@@ -135,7 +138,7 @@ pub fn entry_json(entry: &CatalogEntry) -> Value {
     let copies: Vec<Value> = copies
         .map(|copy| {
             json!({ "storage": copy.storage, "damaged_parts": copy.damaged_parts, "proofs": copy.proofs,
-                "proven": Proven::by(&copy.proofs) })
+                "proven": Proven::by(&copy.proofs), "pinned": copy.pinned })
         })
         .collect();
     json!({
@@ -143,6 +146,7 @@ pub fn entry_json(entry: &CatalogEntry) -> Value {
         "manifest": entry.manifest,
         "copies": copies,
         "proven": Proven::of(entry),
+        "pinned": entry.is_pinned(),
         "missing_in": entry.missing_in,
         "unknown_in": entry.unknown_in,
     })

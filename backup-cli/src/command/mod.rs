@@ -12,7 +12,9 @@ mod drill;
 mod generate;
 mod list;
 mod output;
+mod pin;
 mod progress;
+mod prune;
 mod restore;
 mod setup;
 mod show;
@@ -94,8 +96,9 @@ async fn run_verb(arguments: Arguments) -> u8 {
     if let Err(error) = listen_for_signals(context.cancel.clone()) {
         return tell(&error, json);
     }
-    let cancel = context.cancel.clone();
+    let (cancel, marks) = (context.cancel.clone(), common.marks.clone());
     let result = dispatch(verb, Session { common, context }).await;
+    marks.settled().await;
     reporter.clear();
     match result {
         // Of several jobs the interrupted one decided.
@@ -120,6 +123,9 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,
         Verb::Adopt(args) => adopt::run(args, &session).await,
+        Verb::Prune(args) => prune::run(args, &session).await,
+        Verb::Pin(args) => pin::pin(args, &session).await,
+        Verb::Unpin(args) => pin::unpin(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

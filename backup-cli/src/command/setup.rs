@@ -18,6 +18,11 @@ pub fn environment() -> Environment {
     Environment::new(std::env::vars_os())
 }
 
+/// A deployment of this process, which waits in the end for the marks that it leaves.
+fn deployment(config: Config, common: &Common) -> Result<Deployment> {
+    Ok(Deployment::new(config, environment())?.with_marks(common.marks.clone()))
+}
+
 /// The configuration that the flags, the environment or the default locations name.
 ///
 /// # Errors
@@ -49,10 +54,30 @@ pub fn for_backup(args: &BackupArgs, common: &Common) -> Result<(Deployment, Vec
         } else {
             args.jobs.clone()
         };
-        return Ok((Deployment::new(config, environment())?, jobs));
+        return Ok((deployment(config, common)?, jobs));
     };
     let config = config_from_flags(url, &args.flags, &args.to)?;
-    Ok((Deployment::new(config, environment())?, vec![args.flags.job_name.clone()]))
+    Ok((deployment(config, common)?, vec![args.flags.job_name.clone()]))
+}
+
+/// The deployment for pruning, and the names of the jobs.
+///
+/// # Errors
+/// When the config is wrong or has no such job.
+pub fn for_pruning(jobs: &[String], common: &Common) -> Result<(Deployment, Vec<String>)> {
+    let deployment = deployment(config(common)?.1, common)?;
+    let named = match jobs.is_empty() {
+        true => deployment.config().job.keys().cloned().collect(),
+        false => jobs.to_vec(),
+    };
+    for job in &named {
+        deployment.job(job)?;
+    }
+    if named.is_empty() {
+        return Err(Error::usage("config", "there is no job to prune")
+            .next_step("add a [job.NAME] to the config"));
+    }
+    Ok((deployment, named))
 }
 
 fn config_from_flags(url: &str, flags: &JobFlags, to: &[String]) -> Result<Config> {
@@ -92,7 +117,7 @@ pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
         Config { storage: storages(&from.from)?, ..Config::default() }
     };
     add_keys(&mut config.encryption, from);
-    Deployment::new(config, environment())
+    deployment(config, common)
 }
 
 /// The deployment for copying, and the names of the two storages in it.
@@ -114,7 +139,7 @@ pub fn for_copying(between: &Between, common: &Common) -> Result<(Deployment, [S
     };
     // Names that a config can't sensibly have, so that none of its storages is replaced.
     let names = [name(&between.from, "--from")?, name(&between.to, "--to")?];
-    Ok((Deployment::new(config, environment())?, names))
+    Ok((deployment(config, common)?, names))
 }
 
 /// The deployment for a plain file: a config is welcome but not needed.
@@ -128,7 +153,7 @@ pub fn for_file(from: &From, common: &Common) -> Result<Deployment> {
         None => Config::default(),
     };
     add_keys(&mut config.encryption, from);
-    Deployment::new(config, environment())
+    deployment(config, common)
 }
 
 fn add_keys(encryption: &mut EncryptionConfig, from: &From) {

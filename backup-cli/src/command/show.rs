@@ -1,8 +1,8 @@
 //! `show`: one backup, and with `--contents` what is inside.
 
 use backup_core::{
-    CatalogEntry, Contents, FileKind, FilesContents, Inventory, LastProof, Proven, Query, Result,
-    TableData,
+    CatalogEntry, Contents, FileKind, FilesContents, Inventory, LastProof, Pin, Proven, Query,
+    Result, TableData,
 };
 use serde_json::json;
 
@@ -30,20 +30,28 @@ pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     } else {
         None
     };
+    // That it can't be read is no reason not to show the rest.
+    let pin = deployment.pin_of(entry).await.unwrap_or_else(|error| {
+        context.warn(&format!("the reason of the pin can't be read: {error}"));
+        None
+    });
     if session.common.json {
         let mut document = entry_json(entry);
+        if let Some(pin) = &pin {
+            document["pin"] = json!(pin);
+        }
         if let Some(contents) = &contents {
             document["contents"] = json!(contents);
         }
         output::print_json(&document)?;
     } else {
         let inside = contents.as_ref().map(contents_text).unwrap_or_default();
-        output::print(&format!("{}{inside}", entry_text(entry)))?;
+        output::print(&format!("{}{inside}", entry_text(entry, pin.as_ref())))?;
     }
     Ok(0)
 }
 
-fn entry_text(entry: &CatalogEntry) -> String {
+fn entry_text(entry: &CatalogEntry, pin: Option<&Pin>) -> String {
     let manifest = &entry.manifest;
     let mut lines = vec![
         ("Backup", manifest.id.clone()),
@@ -84,6 +92,15 @@ fn entry_text(entry: &CatalogEntry) -> String {
     for copy in &entry.copies {
         let verified = last_proof(Proven::by(&copy.proofs).verified);
         lines.push(("Verified", format!("in {}: {verified}", copy.storage)));
+    }
+    if let Some(pin) = pin {
+        let when = output::time(pin.pinned);
+        let told = format!("{}, by {} on {}, {when}", pin.reason, pin.by, pin.host);
+        // Whoever may write into the storage may have written it: no terminal is to obey it.
+        let told = told.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        lines.push(("Pinned", told));
+    } else if entry.is_pinned() {
+        lines.push(("Pinned", "yes".to_owned()));
     }
     lines.push(("Drilled", last_proof(Proven::of(entry).drilled)));
     for note in &manifest.notes {

@@ -107,7 +107,7 @@ pub struct JobConfig {
     pub app_version: Option<Value>,
     /// Which backups are kept.
     #[serde(default)]
-    pub retention: RetentionConfig,
+    pub retention: Option<RetentionConfig>,
 }
 
 /// What to dump.
@@ -147,6 +147,11 @@ pub struct PostgresConfig {
 }
 
 impl JobConfig {
+    /// Which backups are kept: what is written, else the default.
+    pub fn retention_or_default(&self) -> RetentionConfig {
+        self.retention.clone().unwrap_or_default()
+    }
+
     /// A job that backs up a database, with all defaults.
     pub fn new(url: Value, storages: Vec<String>) -> Self {
         let postgres = PostgresConfig {
@@ -172,7 +177,7 @@ impl JobConfig {
             objects: BTreeMap::new(),
             timeout: None,
             app_version: None,
-            retention: RetentionConfig::default(),
+            retention: None,
         }
     }
 }

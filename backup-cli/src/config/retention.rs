@@ -227,7 +227,7 @@ storages = ["local"]
 {retention}
 "#
         ))?;
-        Ok(config.job["database"].retention.clone())
+        Ok(config.job["database"].retention_or_default())
     }
 
     #[test]

@@ -183,6 +183,40 @@ struct Claimed {
     timeout_seconds: u64,
     #[serde(default)]
     host: Option<String>,
+    #[serde(default)]
+    purpose: Option<String>,
+}
+
+/// The word of a prune in its claims.
+const PRUNE: &str = "prune";
+
+/// What a folder is held for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Purpose<'a> {
+    word: &'a str,
+    host: Option<&'a str>,
+}
+
+impl<'a> Purpose<'a> {
+    /// To bring the files of a copy.
+    pub(crate) const COPY: Self = Self { word: "copy", host: None };
+    /// To remove what a crashed run left.
+    pub(crate) const SWEEP: Self = Self { word: "sweep", host: None };
+
+    /// To remove a backup, from this host, whose lock of the job is held.
+    pub(crate) fn prune(host: &'a str) -> Self {
+        Self { word: PRUNE, host: Some(host) }
+    }
+
+    /// Whether a claim is that of a prune which must be dead: there is only one for a job on a
+    /// host, and this is it.
+    fn succeeds(&self, claimed: &Claimed) -> bool {
+        let prune = |word: Option<&str>| word == Some(PRUNE);
+        prune(Some(self.word))
+            && prune(claimed.purpose.as_deref())
+            && self.host.is_some()
+            && claimed.host.as_deref() == self.host
+    }
 }
 
 impl Claimed {
@@ -206,6 +240,17 @@ pub(crate) async fn live_since(
     manifest: Option<&Manifest>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>> {
+    live_beside(storage, folder, manifest, None, now).await
+}
+
+/// The same, as somebody sees it who is about to hold the folder himself.
+async fn live_beside(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    manifest: Option<&Manifest>,
+    purpose: Option<&Purpose<'_>>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
     let key = format!("{folder}/{}", layout::CLAIM);
     let json = match read_small(&StoredObject::unchecked(Arc::clone(storage), &key)).await {
         Ok(json) => json,
@@ -220,6 +265,7 @@ pub(crate) async fn live_since(
                 started: object.modified,
                 timeout_seconds: HOLD_TIMEOUT.as_secs(),
                 host: None,
+                purpose: None,
             },
         },
     };
@@ -228,11 +274,12 @@ pub(crate) async fn live_since(
     let by_its_run = manifest.is_some_and(|manifest| {
         claimed.host.as_ref() == Some(&manifest.host) && claimed.started == manifest.started
     });
-    let over = by_its_run || claimed.over().is_none_or(|over| over <= now);
+    let succeeded = purpose.is_some_and(|purpose| purpose.succeeds(&claimed));
+    let over = by_its_run || succeeded || claimed.over().is_none_or(|over| over <= now);
     Ok((!over).then_some(claimed.started))
 }
 
-/// A folder that a copy or a sweep holds, so that nobody else works in it.
+/// A folder that a copy, a sweep or a prune holds, so that nobody else works in it.
 pub(crate) struct Hold {
     storage: Arc<dyn Storage>,
     key: String,
@@ -243,19 +290,22 @@ pub(crate) struct Hold {
 impl Hold {
     /// Holds `folder` for `purpose`; `None` while somebody else may be at work in it. A claim
     /// whose run has ended, or must have, is taken over; that of the run which made the backup
-    /// of `manifest` has.
+    /// of `manifest` has, and that of a prune of this host, when it is for another prune.
     pub(crate) async fn take(
         storage: &Arc<dyn Storage>,
         folder: &str,
         manifest: Option<&Manifest>,
-        purpose: &str,
+        purpose: Purpose<'_>,
         now: Timestamp,
         limits: Limits,
     ) -> Result<Option<Self>> {
-        let body = serde_json::json!({
-            "purpose": purpose, "started": now, "timeout_seconds": HOLD_TIMEOUT.as_secs(),
+        let mut body = serde_json::json!({
+            "purpose": purpose.word, "started": now, "timeout_seconds": HOLD_TIMEOUT.as_secs(),
             "nonce": rand::random::<u64>().to_string(),
         });
+        if let Some(host) = purpose.host {
+            body["host"] = host.into();
+        }
         let hold = Self {
             storage: Arc::clone(storage),
             key: format!("{folder}/{}", layout::CLAIM),
@@ -263,7 +313,8 @@ impl Hold {
             limits,
         };
         let mut created = hold.create().await?;
-        if created == Creation::Taken && live_since(storage, folder, manifest, now).await?.is_none()
+        if created == Creation::Taken
+            && live_beside(storage, folder, manifest, Some(&purpose), now).await?.is_none()
         {
             within(storage.name(), limits.sink_stall, storage.delete(&hold.key)).await?;
             created = hold.create().await?;

@@ -126,6 +126,9 @@ fn check_part_names(plan: &BackupPlan) -> Result<()> {
         layout::SHA256SUMS,
         layout::RESTORE_NOTE,
         layout::CLAIM,
+        layout::PRUNED,
+        layout::PIN,
+        layout::READERS,
         layout::PROOFS,
         &contents,
     ];

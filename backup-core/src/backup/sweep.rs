@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
-use super::claim::{self, Hold};
+use super::claim::{self, Hold, Purpose};
 use super::{BackupPlan, SWEEP_GRACE};
 use crate::pipeline::{Context, Limits, within};
 use crate::{BackupId, ObjectInfo, Result, Storage, layout};
@@ -75,7 +75,8 @@ fn folders_to_sweep(
 ///
 /// Touches only what is unlisted and so old that its run must have ended: a run ends within
 /// its job's timeout, of which its claim knows best. Each folder it removes is told. A folder
-/// that lacks nothing but its manifest stays: its data can be restored by hand.
+/// that lacks nothing but its manifest stays, unless a prune began to remove it: its data can be
+/// restored by hand.
 pub(crate) async fn sweep(
     storage: &Arc<dyn Storage>,
     below: &[String],
@@ -126,7 +127,11 @@ async fn sweep_folder(
     context: &Context,
 ) -> Result<()> {
     let name = storage.name();
-    if storage.stat(&format!("{folder}/{}", layout::SHA256SUMS)).await?.is_some() {
+    let is_there = async |file: &str| -> Result<bool> {
+        Ok(storage.stat(&format!("{folder}/{file}")).await?.is_some())
+    };
+    // What somebody meant to remove is free to go, however complete it still is.
+    if is_there(layout::SHA256SUMS).await? && !is_there(layout::PRUNED).await? {
         context.warn(&format!(
             "{folder} in storage {name} looks complete but its manifest is missing; restore it \
              by hand with its {} or remove it",
@@ -134,9 +139,8 @@ async fn sweep_folder(
         ));
         return Ok(());
     }
-    let Some(hold) = Hold::take(storage, folder, None, "sweep", now, limits).await? else {
-        return Ok(());
-    };
+    let hold = Hold::take(storage, folder, None, Purpose::SWEEP, now, limits);
+    let Some(hold) = hold.await? else { return Ok(()) };
     let removed = remove_old(storage, folder, old).await;
     hold.release(context).await;
     if removed? {
@@ -152,8 +156,12 @@ async fn remove_old(storage: &Arc<dyn Storage>, folder: &str, old: &[&ObjectInfo
         return Ok(false);
     }
     let claim = format!("{folder}/{}", layout::CLAIM);
-    for object in old.iter().filter(|object| object.key != claim) {
-        storage.delete(&object.key).await?;
+    let tombstone = format!("{folder}/{}", layout::PRUNED);
+    let mut keys: Vec<&String> = old.iter().map(|object| &object.key).collect();
+    // As long as anything is left, it must not look like something worth keeping.
+    keys.sort_by_key(|key| **key == tombstone);
+    for key in keys.into_iter().filter(|key| **key != claim) {
+        storage.delete(key).await?;
     }
     Ok(true)
 }

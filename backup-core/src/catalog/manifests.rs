@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use super::listing::{Files, Listing};
-use super::{Problem, StoredCopy};
+use super::{Problem, ReaderSeen, StoredCopy};
 use crate::download::Patience;
 use crate::layout::{self, BackupId};
 use crate::object::{StoredObject, read_small};
@@ -157,5 +157,19 @@ fn copy_in(storage: &str, manifest: Manifest, manifest_json: Vec<u8>, files: &Fi
     let proofs =
         files.keys().filter_map(|name| name.strip_prefix(layout::PROOFS)?.strip_prefix('/'));
     let proofs = proofs.map(str::to_owned).collect();
-    StoredCopy { storage: storage.to_owned(), manifest, manifest_json, damaged_parts, proofs }
+    let marks = files.iter().filter_map(|(name, object)| {
+        let file = name.strip_prefix(layout::READERS)?.strip_prefix('/')?;
+        Some(ReaderSeen { file: file.to_owned(), left: object.modified })
+    });
+    let readers = marks.collect();
+    StoredCopy {
+        storage: storage.to_owned(),
+        manifest,
+        manifest_json,
+        damaged_parts,
+        proofs,
+        pinned: files.contains_key(layout::PIN),
+        readers,
+        half_pruned: files.contains_key(layout::PRUNED),
+    }
 }

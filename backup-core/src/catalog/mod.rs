@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 pub use query::Query;
 
@@ -71,12 +71,32 @@ pub struct StoredCopy {
     pub damaged_parts: Vec<String>,
     /// File names of proofs that lie beside it.
     pub proofs: Vec<String>,
+    /// Whether a pin lies beside it: see [`CatalogEntry::is_pinned`].
+    pub pinned: bool,
+    /// The marks of those that read it, also those that a crash left.
+    pub readers: Vec<ReaderSeen>,
+    /// Whether somebody began to remove it and came no further than to say so: it is whole.
+    pub half_pruned: bool,
+}
+
+/// The mark of somebody who reads a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaderSeen {
+    /// Its file name.
+    pub file: String,
+    /// When it was left, by the storage's clock.
+    pub left: Timestamp,
 }
 
 impl CatalogEntry {
     /// The folder of this backup in each of its storages.
     pub fn folder(&self) -> String {
         self.id.folder(&self.manifest.job)
+    }
+
+    /// Whether it is pinned: a pin beside any copy counts for all of them.
+    pub fn is_pinned(&self) -> bool {
+        self.copies.iter().any(|copy| copy.pinned)
     }
 
     /// The key of one of its files.

@@ -29,6 +29,12 @@ impl<'a, 'b> Files<'a, 'b> {
     pub(super) async fn bring_all(&mut self) -> Result<()> {
         let cancel = self.copying.context.cancel.clone();
         let there = cancel.guard(self.sizes()).await?;
+        if there.contains_key(layout::PRUNED) {
+            // Somebody began to remove it, and now it is to be there: without this, a later
+            // loss of the manifest would make all of it free to go.
+            let key = self.copying.key(layout::PRUNED);
+            cancel.guard(self.copying.to.delete(&key)).await?;
+        }
         let (parts, small) = cancel.guard(self.wanted()).await?;
         for (file, digest) in &parts {
             self.bring(file, digest, &there, None).await?;

@@ -101,7 +101,7 @@ impl<'a> Object<'a> {
     /// An object that is to stay.
     pub(super) fn new(key: &'a str, mark: &'a str) -> Self {
         // A claim that is locked could not be given back.
-        let passing = key.rsplit('/').next() == Some(layout::CLAIM);
+        let passing = layout::is_passing(key);
         Self { key, mark, probes: false, passing }
     }
 }

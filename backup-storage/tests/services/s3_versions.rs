@@ -171,6 +171,13 @@ async fn a_claim_is_never_locked_and_a_manifest_is() {
     assert_eq!(versioned(&storage).protection(&claim, None).await.unwrap().locked_until, None);
     storage.delete(&claim).await.unwrap();
     assert!(!listed(&server, &claim).await.contains("VersionId"));
+    // No more than what else comes and goes beside a backup that stays.
+    for file in ["pruned.json", "pin.json", "readers/0123456789abcdef.json"] {
+        let key = format!("{FOLDER}/{file}");
+        storage.create_new(&key, "{}".into()).await.unwrap();
+        storage.delete(&key).await.unwrap();
+        assert!(!listed(&server, &key).await.contains("VersionId"), "{file}");
+    }
     assert!(versioned(&storage).protection(&manifest, None).await.unwrap().locked_until.is_some());
 }
 
