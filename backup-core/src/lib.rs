@@ -50,10 +50,12 @@
 //! repair(copies) ── a good copy's files over another's damaged ones   repair.rs
 //! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
 //!                          the manifest last; sync: for each backup
+//! rekey(RekeyPlan) ── backup() of decoded parts, verify, then the     rekey/
+//!                     old copy goes, its manifest first
 //! ```
 //!
 //! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::query`] (list, show),
-//! [`copy`](fn@copy) and [`sync`], and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
+//! [`copy`](fn@copy) and [`sync`], [`rekey`](fn@rekey), and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
 //! `backup-cli`, on [`BackupReader::flow`].
 //!
 //! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, zstd
@@ -166,6 +168,7 @@ mod object;
 pub mod pipeline;
 mod proven;
 mod read;
+mod rekey;
 mod repair;
 mod restore_note;
 mod retention;
@@ -193,6 +196,7 @@ pub use memory::{Collect, Discard, InMemory};
 pub use object::{SMALL_OBJECT_BYTES, StoredObject, read_small};
 pub use proven::{LastProof, Proven};
 pub use read::{BackupReader, Origin};
+pub use rekey::{OldCopy, RekeyPlan, RekeyReport, clear_remains, rekey, successor};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, KeepLast, RetentionPolicy};

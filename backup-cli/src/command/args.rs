@@ -1,6 +1,7 @@
 //! The command line. What stands in the doc comments is the help.
 
 mod drill;
+mod recovery;
 mod restore;
 mod verify;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use drill::DrillArgs;
+pub use recovery::RekeyArgs;
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
 
@@ -81,6 +83,8 @@ pub enum Verb {
     Copy(CopyArgs),
     /// Copy every backup that a storage lacks from another one
     Sync(SyncArgs),
+    /// Encrypt older backups anew, under the keys of today
+    Rekey(RekeyArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

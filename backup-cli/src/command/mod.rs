@@ -12,6 +12,7 @@ mod generate;
 mod list;
 mod output;
 mod progress;
+mod rekey;
 mod restore;
 mod setup;
 mod show;
@@ -118,6 +119,7 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Cat(args) => cat::run(args, &session).await,
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,
+        Verb::Rekey(args) => rekey::run(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

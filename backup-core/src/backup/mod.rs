@@ -17,7 +17,7 @@ use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
     Authenticate, BackupId, CONTENTS_FORMAT, Catalog, Contents, Digest, Error, MANIFEST_FORMAT,
-    Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Result, Source,
+    Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Rekeyed, Result, Source,
     SourceIdentity, Storage, Transform, layout,
 };
 use folder::Folder;
@@ -65,6 +65,10 @@ pub struct BackupPlan {
     pub adopt: bool,
     /// When the run started: becomes the backup's id.
     pub started: Timestamp,
+    /// What one must know of this backup, a line each, beside what the sources tell.
+    pub notes: Vec<String>,
+    /// The older backup that this one takes the place of.
+    pub rekeyed: Option<Rekeyed>,
 }
 
 /// One part to store.
@@ -236,7 +240,11 @@ async fn write_everything(
     };
     write_part(plan, &described, folder, &mut manifest, context).await?;
 
-    manifest.finished = Timestamp::now().max(manifest.started);
+    manifest.finished = match &plan.rekeyed {
+        // The data is as old as it was.
+        Some(rekeyed) => rekeyed.finished,
+        None => Timestamp::now().max(manifest.started),
+    };
     let note = restore_note(&manifest).into_bytes();
     folder.write_companion(layout::RESTORE_NOTE, note, &mut manifest, context).await?;
     let json = manifest.to_json()?;
@@ -265,7 +273,8 @@ fn blank_manifest(plan: &BackupPlan, id: BackupId) -> Manifest {
         postgres: plan.postgres.clone(),
         parts: Vec::new(),
         companions: Vec::new(),
-        notes: Vec::new(),
+        notes: plan.notes.clone(),
+        rekeyed: plan.rekeyed.clone(),
     }
 }
 
