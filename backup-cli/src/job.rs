@@ -5,17 +5,18 @@ use std::time::SystemTime;
 
 use backup_core::pipeline::{Context, Limits, Policy};
 use backup_core::{BackupPlan, BackupReport, PartPlan, PartRole, Result, Source, backup};
+use backup_files::FilesSource;
 use backup_pg::{DumpOptions, GlobalsDump, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEOUT, Server};
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
 
-use crate::config::{DEFAULT_TIMEOUT, JobConfig, PostgresConfig};
+use crate::config::{DEFAULT_TIMEOUT, FilesConfig, JobConfig, PostgresConfig};
 use crate::keys::Keys;
 use crate::lock::JobLock;
+use crate::machine::machine_identity;
 use crate::{Deployment, TOOL, wiring};
 
-/// Longest version of an application that is recorded, in characters.
-const MAX_APP_VERSION: usize = 200;
+/// The part that holds the files.
+const FILES_PART: &str = "config.tar";
 
 impl Deployment {
     /// Runs a job once. `adopt` takes over a folder whose backups came from another source.
@@ -37,7 +38,6 @@ impl Deployment {
         adopt: bool,
         context: &Context,
     ) -> Result<BackupPlan> {
-        let postgres = self.database_of(name)?;
         // Keys and storages first: a wrong one shows at once, not after an hour of dumping.
         let keys = self.keys().await?;
         let encryption = if job.encrypt { Some(keys.encryption()?) } else { None };
@@ -53,17 +53,26 @@ impl Deployment {
         transforms.extend(wiring::compression(&job.compression)?);
         transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));
 
-        context.step("connecting to the database");
-        let server = self.connect(&postgres.url, "database").await?;
+        let mut parts = Vec::new();
+        let server = match &job.postgres {
+            Some(postgres) => {
+                context.step("connecting to the database");
+                let server = self.connect(&postgres.url, "database").await?;
+                parts.extend(database_parts(&server, postgres).await);
+                Some(server)
+            }
+            None => None,
+        };
+        parts.extend(job.files.as_ref().map(files_part));
         Ok(BackupPlan {
             job: name.to_owned(),
-            kind: "logical".to_owned(),
+            kind: kind(job).to_owned(),
             tool: TOOL.to_owned(),
             host: wiring::host_name(),
-            source: server.identity(),
+            source: server.as_ref().map_or_else(machine_identity, Server::identity),
             app_version: self.app_version(job, context).await,
-            postgres: Some(server.versions()),
-            parts: parts(&server, postgres).await,
+            postgres: server.as_ref().map(Server::versions),
+            parts,
             transforms,
             keys: if job.encrypt { keys.labels() } else { Vec::new() },
             authenticate,
@@ -77,17 +86,23 @@ impl Deployment {
             rekeyed: None,
         })
     }
+}
 
-    /// The application's version. Not knowing it is no reason not to back up.
-    async fn app_version(&self, job: &JobConfig, context: &Context) -> Option<String> {
-        let version = job.app_version.as_ref()?;
-        match version.fetch("app_version", self.environment()).await {
-            Ok(version) => Some(version.expose_secret().chars().take(MAX_APP_VERSION).collect()),
-            Err(error) => {
-                context.warn(&format!("the application's version is not recorded: {error}"));
-                None
-            }
-        }
+/// What a manifest calls it.
+fn kind(job: &JobConfig) -> &'static str {
+    match (&job.postgres, &job.files) {
+        (Some(_), Some(_)) => "deployment",
+        (None, Some(_)) => "files",
+        (_, None) => "logical",
+    }
+}
+
+fn files_part(files: &FilesConfig) -> PartPlan {
+    PartPlan {
+        name: FILES_PART.to_owned(),
+        role: PartRole::Files,
+        source: Arc::new(FilesSource::new(files.selection())),
+        estimated_bytes: None,
     }
 }
 
@@ -101,7 +116,7 @@ fn tell_key_warnings(keys: &Keys, context: &Context) -> Vec<String> {
 }
 
 /// The dump, and the roles that own what is in it.
-async fn parts(server: &Server, postgres: &PostgresConfig) -> Vec<PartPlan> {
+async fn database_parts(server: &Server, postgres: &PostgresConfig) -> Vec<PartPlan> {
     let mut parts = vec![PartPlan {
         name: format!("{}.dump", file_stem(server.database())),
         role: PartRole::Database,

@@ -17,12 +17,14 @@
 //! # Ok(()) }
 //! ```
 
+mod app_version;
 pub mod config;
 mod copying;
 mod deployment;
 mod doctor;
 pub mod drill;
 mod file_source;
+mod files_restore;
 mod foreign;
 mod health;
 mod hooks;
@@ -32,6 +34,7 @@ mod key_confirmation;
 mod key_warnings;
 mod keys;
 mod lock;
+mod machine;
 mod opened_source;
 mod reading;
 mod rekeying;
@@ -45,6 +48,7 @@ mod wiring;
 pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
+pub use files_restore::{FilesRestoreOptions, FilesRestoreSummary};
 pub use foreign::{Content, ForeignFile};
 pub use in_place::{InPlaceSummary, SafetyBackup};
 pub use key_warnings::KeyWarning;

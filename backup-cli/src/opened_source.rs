@@ -57,22 +57,17 @@ impl Deployment {
     ) -> Result<OpenedSource> {
         let reader = self.reader(entry, context).await?;
         let part = reader.manifest().part(PartRole::Database).cloned().ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "restore", "the backup holds no database")
+            let error = Error::new(ErrorKind::NotFound, "restore", "the backup holds no database");
+            match reader.manifest().part(PartRole::Files) {
+                Some(_) => {
+                    error.next_step("for its files say --into FOLDER, or --files --in-place")
+                }
+                None => error,
+            }
         })?;
         let contents = reader.contents(context).await?;
-        // With a wrong passphrase the contents can't be opened: that is "could not check". A
-        // signature that is wrong though the key is right is a forgery.
-        let keys = self.keys().await?;
-        let authenticate = keys.authenticate();
-        match reader.origin(authenticate.as_deref()).await? {
-            Origin::Proven => {}
-            // Who uses no keys at all has nothing that could prove it.
-            Origin::Unsigned if keys.is_empty() && !reader.manifest().is_encrypted() => {}
-            unproven if options.accept_unsigned => {
-                context.warn(&format!("going on as told, though {}", unproven.error().message()));
-            }
-            unproven => return Err(unproven.error()),
-        }
+        self.check_origin(&reader, options.accept_unsigned, context).await?;
+        self.warn_of_other_version(reader.manifest(), context).await;
         let globals = match reader.manifest().part(PartRole::Globals) {
             Some(part) if options.globals => {
                 Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
@@ -86,6 +81,30 @@ impl Deployment {
             notes: Vec::new(),
             kind: Kind::Backup { reader: Box::new(reader), part, contents: Box::new(contents) },
         })
+    }
+
+    /// Refuses a backup that nothing proves to be ours.
+    ///
+    /// With a wrong passphrase the contents can't be opened: that is "could not check", and is
+    /// to be tried before. A signature that is wrong though the key is right is a forgery.
+    pub(crate) async fn check_origin(
+        &self,
+        reader: &BackupReader,
+        accept_unsigned: bool,
+        context: &Context,
+    ) -> Result<()> {
+        let keys = self.keys().await?;
+        let authenticate = keys.authenticate();
+        match reader.origin(authenticate.as_deref()).await? {
+            Origin::Proven => Ok(()),
+            // Who uses no keys at all has nothing that could prove it.
+            Origin::Unsigned if keys.is_empty() && !reader.manifest().is_encrypted() => Ok(()),
+            unproven if accept_unsigned => {
+                context.warn(&format!("going on as told, though {}", unproven.error().message()));
+                Ok(())
+            }
+            unproven => Err(unproven.error()),
+        }
     }
 
     async fn open_file(&self, path: &Path, context: &Context) -> Result<OpenedSource> {

@@ -8,6 +8,7 @@ use backup_core::{
     CatalogEntry, ErrorKind, Inspector, Inventory, Level, PartRole, Patience, Query, RepairedFile,
     Result, Sink, UnrepairedFile, Verification, VerifiedCopy, VerifyReport, repair, verify_copies,
 };
+use backup_files::FilesCheck;
 use backup_pg::{ArchiveCheck, RowKey};
 use jiff::Timestamp;
 
@@ -145,8 +146,10 @@ async fn wait_for_next_second(since: Option<Timestamp>) {
 /// Looks into the parts that have a structure. The digests of rows are made anew under the key
 /// that was recorded, so that a drill can rely on them.
 fn inspector(role: PartRole, recorded: Option<&Inventory>) -> Option<Box<dyn Inspector>> {
-    if role != PartRole::Database {
-        return None;
+    match role {
+        PartRole::Database => {}
+        PartRole::Files => return Some(Box::new(FilesInspector(FilesCheck::new()))),
+        _ => return None,
     }
     let key = recorded.and_then(|recorded| RowKey::of(recorded).ok().flatten());
     let check = key.map_or_else(ArchiveCheck::new, |key| ArchiveCheck::new().with_row_key(key));
@@ -162,5 +165,17 @@ impl Inspector for ArchiveInspector {
 
     fn inventory(&self) -> Option<Inventory> {
         self.0.summary().map(|summary| summary.inventory())
+    }
+}
+
+struct FilesInspector(FilesCheck);
+
+impl Inspector for FilesInspector {
+    fn sink(&self) -> Arc<dyn Sink> {
+        Arc::new(self.0.clone())
+    }
+
+    fn inventory(&self) -> Option<Inventory> {
+        Some(Inventory { files: Some(self.0.contents()?), ..Inventory::default() })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, FilesContents, Result};
 
 /// The number of the newest contents format this version reads and the one it writes.
 pub const CONTENTS_FORMAT: u32 = 1;
@@ -84,6 +84,9 @@ pub struct Inventory {
     /// Roles: those defined in a globals part, those that own something in a dump.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// What is in a part of files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesContents>,
 }
 
 impl Inventory {

@@ -25,7 +25,7 @@ pub struct Manifest {
     pub id: String,
     /// The job that made it.
     pub job: String,
-    /// What kind of backup: `logical`.
+    /// What kind of backup: `logical`, `files`, or `deployment` for both.
     pub kind: String,
     /// When the run started.
     pub started: Timestamp,
@@ -75,10 +75,11 @@ pub struct Rekeyed {
 /// What was backed up. Two backups of one job must agree in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
-    /// PostgreSQL's system identifier; `None` where the server would not tell.
+    /// PostgreSQL's system identifier; of files a name for the machine, `machine-…`. `None` where
+    /// that can't be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
-    /// Database name.
+    /// Database name; empty for files alone.
     pub database: String,
     /// Where the server was, `db.example:5432` or a socket folder. Informative.
     #[serde(default)]
@@ -118,6 +119,8 @@ pub enum PartRole {
     Database,
     /// Roles, memberships and tablespaces as SQL.
     Globals,
+    /// Files as a tar stream.
+    Files,
     /// What is inside the other parts.
     Contents,
     /// Something a newer version knows.

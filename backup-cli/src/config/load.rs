@@ -72,9 +72,22 @@ impl Config {
 
     fn check_job(&self, name: &str, job: &super::JobConfig) -> Result<()> {
         let wrong = |message: String| Error::usage("config", format!("job {name:?}: {message}"));
-        if job.postgres.is_none() {
-            return Err(wrong("says not what to back up".to_owned())
-                .next_step("add `postgres = { url = { env = \"DATABASE_URL\" } }`"));
+        if job.postgres.is_none() && job.files.is_none() {
+            return Err(wrong("says not what to back up".to_owned()).next_step(
+                "add `postgres = { url = { env = \"DATABASE_URL\" } }`, or `files = { paths = [..] }`",
+            ));
+        }
+        if let Some(files) = &job.files {
+            files.check().map_err(|error| {
+                let advice = error.advice().unwrap_or("see docs/files.md").to_owned();
+                wrong(error.message().to_owned()).next_step(advice)
+            })?;
+            if !job.encrypt && !job.allow_plaintext {
+                return Err(wrong(
+                    "would write files unencrypted, and secrets with them".to_owned(),
+                )
+                .next_step("remove `encrypt = false`, or add `allow_plaintext = true`"));
+            }
         }
         if job.storages.is_empty() {
             return Err(wrong("names no storage".to_owned()));

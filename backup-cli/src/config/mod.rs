@@ -3,6 +3,7 @@
 mod drill;
 mod env_file;
 mod environment;
+mod files;
 mod load;
 mod restore;
 mod storage;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 
 pub use drill::{DrillConfig, DrillServerConfig};
 pub use environment::Environment;
+pub use files::FilesConfig;
 pub use load::{DEFAULT_LOCATIONS, find_config};
 pub use restore::{
     Argv, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, DEFAULT_KEEP_OLD, DEFAULT_SESSION_TIMEOUT,
@@ -74,13 +76,16 @@ pub struct JobConfig {
     /// The database to back up.
     #[serde(default)]
     pub postgres: Option<PostgresConfig>,
+    /// The files to back up, with the database or without.
+    #[serde(default)]
+    pub files: Option<FilesConfig>,
     /// `zstd`, `zstd:9`, `gzip`, `gzip:6`, `none`.
     #[serde(default = "default_compression")]
     pub compression: String,
     /// False must be written out.
     #[serde(default = "yes")]
     pub encrypt: bool,
-    /// Allows an unencrypted backup in a storage that is not `file://`.
+    /// Allows an unencrypted backup in a storage that is not `file://`, and unencrypted files in any.
     #[serde(default)]
     pub allow_plaintext: bool,
     /// Names of the storages, all written at once.
@@ -153,6 +158,7 @@ impl JobConfig {
         };
         Self {
             postgres: Some(postgres),
+            files: None,
             compression: default_compression(),
             encrypt: true,
             allow_plaintext: false,

@@ -33,7 +33,7 @@ const BACKUPS_LOOKED_AT: usize = 3;
 pub struct BackupPlan {
     /// The job: names the folder.
     pub job: String,
-    /// What kind of backup: `logical`.
+    /// What kind of backup: `logical`, `files` or `deployment`.
     pub kind: String,
     /// Name and version of the program.
     pub tool: String,
@@ -183,9 +183,10 @@ fn refuse_foreign_folder(plan: &BackupPlan, catalog: &Catalog, context: &Context
     if plan.adopt {
         return Ok(());
     }
+    let ours = if plan.source.database.is_empty() { "these files" } else { "this database" };
     for problem in &catalog.problems {
         context.warn(&format!(
-            "could not check in storage {} that job {:?} belongs to this database: {}",
+            "could not check in storage {} that job {:?} belongs to {ours}: {}",
             problem.storage, plan.job, problem.error
         ));
     }
@@ -196,6 +197,9 @@ fn refuse_foreign_folder(plan: &BackupPlan, catalog: &Catalog, context: &Context
     }
     let describe = |source: &SourceIdentity| {
         let system = source.system_identifier.as_deref().unwrap_or("unknown");
+        if source.database.is_empty() {
+            return format!("files of {system} ({})", source.server);
+        }
         format!("database {:?} of system {system} at {}", source.database, source.server)
     };
     Err(Error::refused(
@@ -207,10 +211,13 @@ fn refuse_foreign_folder(plan: &BackupPlan, catalog: &Catalog, context: &Context
             describe(&plan.source)
         ),
     )
-    .next_step(
+    .next_step(if plan.source.database.is_empty() {
+        "give this host's files a job name of their own; if it really replaces the old host, \
+             say so once with --adopt"
+    } else {
         "give this database a job name of its own; if it really replaces the old one \
-         (a new cluster after an upgrade), say so once with --adopt",
-    ))
+             (a new cluster after an upgrade), say so once with --adopt"
+    }))
 }
 
 /// Parts, contents, companions, manifest: in this order, the manifest last.

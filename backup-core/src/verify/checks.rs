@@ -178,13 +178,20 @@ impl Checking<'_> {
     }
 }
 
-/// The tables and rows in an archive are those that the backup recorded.
+/// The files, tables and rows in an archive are those that the backup recorded.
 fn check_rows(
     part: &Part,
     recorded: Option<&PartContents>,
     found: Option<&Inventory>,
 ) -> Result<()> {
     match (found, recorded) {
+        (Some(found), Some(recorded)) if !same_files(&recorded.inventory, found) => {
+            let file = &part.file;
+            let message =
+                format!("{file}: the files in the archive are not those recorded for the backup");
+            Err(Error::damaged("archive", message)
+                .next_step("do not rely on this backup; take a new one and report this"))
+        }
         (Some(found), Some(recorded)) if !recorded.inventory.same_tables(found) => {
             let file = &part.file;
             let message = format!(
@@ -194,6 +201,15 @@ fn check_rows(
                 .next_step("do not rely on this backup; take a new one and report this"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Whether the archive holds the files that were recorded, where any were.
+fn same_files(recorded: &Inventory, found: &Inventory) -> bool {
+    match (&recorded.files, &found.files) {
+        (Some(recorded), Some(found)) => recorded.same_files(found),
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -1,0 +1,48 @@
+//! The application's own version: recorded with each backup, compared when one is restored.
+
+use backup_core::Manifest;
+use backup_core::pipeline::Context;
+use secrecy::ExposeSecret;
+
+use crate::Deployment;
+use crate::config::{JobConfig, Value};
+
+/// Longest version that is recorded, in characters.
+const MAX_APP_VERSION: usize = 200;
+
+impl Deployment {
+    /// The application's version. Not knowing it is no reason not to back up.
+    pub(crate) async fn app_version(&self, job: &JobConfig, context: &Context) -> Option<String> {
+        let value = job.app_version.as_ref()?;
+        match self.fetch_version(value).await {
+            Ok(version) => Some(version),
+            Err(error) => {
+                context.warn(&format!("the application's version is not recorded: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Warns when the application that runs here is not of the version that a backup was made
+    /// of. Neither is that a reason not to restore, nor not knowing.
+    pub(crate) async fn warn_of_other_version(&self, manifest: &Manifest, context: &Context) {
+        let Some(recorded) = &manifest.app_version else { return };
+        let job = self.config().job.get(&manifest.job);
+        let Some(value) = job.and_then(|job| job.app_version.as_ref()) else { return };
+        match self.fetch_version(value).await {
+            Ok(running) if running != *recorded => context.warn(&format!(
+                "the backup was made of version {recorded:?} of the application, here is {running:?}"
+            )),
+            Ok(_) => {}
+            Err(error) => context.warn(&format!(
+                "the backup was made of version {recorded:?} of the application; which one is \
+                 here can't be told: {error}"
+            )),
+        }
+    }
+
+    async fn fetch_version(&self, value: &Value) -> backup_core::Result<String> {
+        let version = value.fetch("app_version", self.environment()).await?;
+        Ok(version.expose_secret().chars().take(MAX_APP_VERSION).collect())
+    }
+}

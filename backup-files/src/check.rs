@@ -1,0 +1,61 @@
+//! A sink that keeps nothing: it proves that what is written to it is a whole tar archive.
+
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use backup_core::{FilesContents, Result, Sink, SinkWriter};
+
+use crate::archive::{Entry, Tally, Visit, walk};
+use crate::worker::Worker;
+
+/// Walks an archive and refuses to commit unless it is whole: what `verify` reads into.
+///
+/// Clones share their [`contents`](Self::contents).
+#[derive(Debug, Clone, Default)]
+pub struct FilesCheck {
+    contents: Arc<Mutex<Option<FilesContents>>>,
+}
+
+impl FilesCheck {
+    /// A check that has seen nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the archive committed last contains; `None` before a commit succeeded.
+    pub fn contents(&self) -> Option<FilesContents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl Sink for FilesCheck {
+    fn name(&self) -> &str {
+        "tar"
+    }
+
+    async fn begin(&self, _key: &str) -> Result<Box<dyn SinkWriter>> {
+        *self.contents.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let contents = Arc::clone(&self.contents);
+        let work = |input: &mut dyn Read| {
+            let mut counting = Counting(Tally::default());
+            walk(input, &mut counting)?;
+            Ok(counting.0)
+        };
+        let keep = move |tally: Tally| {
+            *contents.lock().unwrap_or_else(PoisonError::into_inner) = Some(tally.finish());
+            Ok(())
+        };
+        Ok(Box::new(Worker::start(work, keep)))
+    }
+}
+
+struct Counting(Tally);
+
+impl Visit for Counting {
+    fn entry(&mut self, entry: Entry, _data: &mut dyn Read) -> Result<()> {
+        self.0.note(&entry);
+        Ok(())
+    }
+}

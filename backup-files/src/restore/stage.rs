@@ -1,0 +1,306 @@
+//! The second reading: what changes is written beside its place, readable by nobody else, with
+//! everything that belongs to it. Only at the commit it gets its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use backup_core::{Digester, Error, Result, Sink, SinkWriter};
+
+use super::compare::{is_no_folder, unusable};
+use super::plan::{Action, FilesPlan, Planned};
+use super::{FilesReport, FilesTarget};
+use crate::archive::{Entry, Kind, Visit, slashed, walk};
+use crate::attributes::{set_on_link, set_on_open};
+use crate::folder::{Folder, split};
+use crate::users::Users;
+use crate::worker::Worker;
+
+/// How the names of files begin that are not in place yet. What a killed restore left is removed
+/// by the next one.
+const STAGED: &str = ".marb-restore-";
+/// Bytes that are written at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// Mode of folders that the archive does not have, above what it has.
+const FOLDER_MODE: u32 = 0o755;
+
+/// A sink that restores what a [`FilesPlan`] says. Two of them must not run at the same time
+/// into one target: the caller holds a lock.
+///
+/// Clones share their [`report`](Self::report).
+#[derive(Debug, Clone)]
+pub struct FilesRestore {
+    plan: FilesPlan,
+    report: Arc<Mutex<Option<FilesReport>>>,
+}
+
+impl FilesRestore {
+    /// A restore that does what `plan` says; the archive must be the one that was planned.
+    pub fn new(plan: FilesPlan) -> Self {
+        Self { plan, report: Arc::default() }
+    }
+
+    /// What was done; `None` before a commit succeeded.
+    pub fn report(&self) -> Option<FilesReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl Sink for FilesRestore {
+    fn name(&self) -> &str {
+        "files"
+    }
+
+    async fn begin(&self, _key: &str) -> Result<Box<dyn SinkWriter>> {
+        let plan = self.plan.clone();
+        let report = Arc::clone(&self.report);
+        let work = move |input: &mut dyn Read| stage(plan, input);
+        let keep = move |staging: Staging| {
+            let done = staging.commit()?;
+            *report.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            Ok(())
+        };
+        Ok(Box::new(Worker::start(work, keep)))
+    }
+}
+
+fn stage(plan: FilesPlan, input: &mut dyn Read) -> Result<Staging> {
+    let mut staging = Staging::begin(plan)?;
+    match walk(input, &mut staging).and_then(|()| staging.check_complete()) {
+        Ok(()) => Ok(staging),
+        Err(error) => {
+            staging.undo();
+            Err(error)
+        }
+    }
+}
+
+/// A file that waits beside its place.
+pub(super) struct Staged {
+    pub path: Vec<u8>,
+    pub temporary: Vec<u8>,
+    pub action: Action,
+}
+
+/// Everything that was written so far, and is not in place.
+pub(super) struct Staging {
+    pub plan: FilesPlan,
+    pub root: Folder,
+    pub users: Users,
+    pub staged: Vec<Staged>,
+    /// Folders that were made, in this order; the root is not among them.
+    pub made: Vec<Vec<u8>>,
+    made_root: bool,
+    swept: BTreeSet<Vec<u8>>,
+    pub report: FilesReport,
+    ordinal: u64,
+}
+
+impl Visit for Staging {
+    fn entry(&mut self, entry: Entry, data: &mut dyn Read) -> Result<()> {
+        self.ordinal += 1;
+        let planned = Arc::clone(&self.plan.planned);
+        let Some(planned) = planned.get(&entry.path) else { return Ok(()) };
+        if planned.ordinal != self.ordinal {
+            return Ok(());
+        }
+        if planned.entry != entry {
+            return Err(changed(&entry.path));
+        }
+        let path = &entry.path;
+        match planned.action {
+            Action::Leave | Action::SetAttributes => Ok(()),
+            Action::Create if entry.kind == Kind::Directory => self.folder(path).map(drop),
+            action => {
+                let (parent, _) = split(path);
+                let folder = self.folder(parent)?;
+                let temporary =
+                    format!("{STAGED}{}-{}", self.plan.options.run, self.ordinal).into_bytes();
+                // Noted first: what is half-written is removed as well.
+                let staged = Staged { path: path.clone(), temporary: temporary.clone(), action };
+                self.staged.push(staged);
+                match &entry.kind {
+                    Kind::Link { target } => self.link(&folder, &temporary, target, planned),
+                    _ => self.file(&folder, &temporary, planned, data),
+                }
+            }
+        }
+    }
+}
+
+/// The archive is not the one that was planned.
+fn changed(path: &[u8]) -> Error {
+    let message = format!("{} is another one than a moment ago", slashed(path));
+    Error::damaged("files", message)
+        .next_step("the stored backup changed while it was read: verify it; nothing was replaced")
+}
+
+impl Staging {
+    fn begin(plan: FilesPlan) -> Result<Self> {
+        let target = &plan.options.target;
+        let mut made_root = false;
+        if let FilesTarget::Folder(path) = target {
+            use std::os::unix::fs::DirBuilderExt;
+            made_root = !path.exists();
+            let mut maker = std::fs::DirBuilder::new();
+            maker.recursive(true).mode(0o700).create(path).map_err(|e| unusable(target, e))?;
+        }
+        let root = Folder::open(target.path()).map_err(|e| unusable(target, e))?;
+        let unchanged = plan.counts().2;
+        Ok(Self {
+            root,
+            plan,
+            users: Users::default(),
+            staged: Vec::new(),
+            made: Vec::new(),
+            made_root,
+            swept: BTreeSet::new(),
+            report: FilesReport { unchanged, ..FilesReport::default() },
+            ordinal: 0,
+        })
+    }
+
+    /// A folder below the target, made with all above it where it is missing.
+    fn folder(&mut self, path: &[u8]) -> Result<Folder> {
+        let failed = |e: io::Error| {
+            let why =
+                if is_no_folder(&e) { "there is a link or a file" } else { "it can't be made" };
+            Error::failed(
+                "files",
+                format!("{} is needed as a folder, and {why}: {e}", slashed(path)),
+            )
+            .next_step("restore as root, or into another folder; nothing was replaced")
+            .caused_by(e)
+        };
+        let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+        let mut at = self.root.descend(b"").map_err(failed)?;
+        let mut so_far = Vec::new();
+        for part in parts {
+            if !so_far.is_empty() {
+                so_far.push(b'/');
+            }
+            so_far.extend_from_slice(part);
+            // Its own mode comes last, when everything is in it.
+            let mode = if self.plan.planned.contains_key(&so_far) { 0o700 } else { FOLDER_MODE };
+            if at.look(part).map_err(failed)?.is_none()
+                && at.make_folder(part, mode).map_err(failed)?
+            {
+                self.made.push(so_far.clone());
+            }
+            at = at.descend(part).map_err(failed)?;
+        }
+        if self.swept.insert(path.to_vec()) {
+            self.sweep(&at);
+        }
+        Ok(at)
+    }
+
+    /// Removes what a killed restore left. Whoever may not look into the folder leaves it.
+    fn sweep(&self, folder: &Folder) {
+        for name in folder.names().unwrap_or_default() {
+            if name.starts_with(STAGED.as_bytes()) {
+                let _ = folder.remove(&name);
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        folder: &Folder,
+        temporary: &[u8],
+        planned: &Planned,
+        data: &mut dyn Read,
+    ) -> Result<()> {
+        let path = &planned.entry.path;
+        let failed = |e: io::Error| unwritable(path, e);
+        let mut file = folder.create(temporary).map_err(failed)?;
+        let mut digester = Digester::default();
+        let mut buffer = vec![0; BLOCK_BYTES];
+        loop {
+            let n = data.read(&mut buffer).map_err(|e| Error::from_io("files", e))?;
+            if n == 0 {
+                break;
+            }
+            digester.update(&buffer[..n]);
+            // Holes stay holes.
+            if n == BLOCK_BYTES && buffer.iter().all(|byte| *byte == 0) {
+                file.seek(SeekFrom::Current(n as i64)).map_err(failed)?;
+            } else {
+                file.write_all(&buffer[..n]).map_err(failed)?;
+            }
+        }
+        file.set_len(planned.entry.size()).map_err(failed)?;
+        if digester.finish().sha256 != planned.sha256 {
+            return Err(changed(path));
+        }
+        let unset =
+            set_on_open(&file, &planned.entry.attributes, &mut self.users).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        self.report.bytes += planned.entry.size();
+        self.note_unset(path, unset);
+        Ok(())
+    }
+
+    fn link(
+        &mut self,
+        folder: &Folder,
+        temporary: &[u8],
+        target: &[u8],
+        planned: &Planned,
+    ) -> Result<()> {
+        let path = &planned.entry.path;
+        folder.make_link(temporary, target).map_err(|e| unwritable(path, e))?;
+        let attributes = &planned.entry.attributes;
+        let unset = set_on_link(folder, temporary, attributes, &mut self.users)
+            .map_err(|e| unwritable(path, e))?;
+        self.note_unset(path, unset);
+        Ok(())
+    }
+
+    pub(super) fn note_unset(&mut self, path: &[u8], unset: Vec<String>) {
+        let lines = unset.into_iter().map(|what| format!("{}: {what}", slashed(path)));
+        self.report.unset.extend(lines);
+    }
+
+    /// Everything that was planned must have come.
+    fn check_complete(&self) -> Result<()> {
+        let waiting: BTreeSet<&[u8]> = self.staged.iter().map(|staged| &staged.path[..]).collect();
+        let wanted = |planned: &BTreeMap<Vec<u8>, Planned>| {
+            let missing = planned.iter().find(|(path, planned)| {
+                let is_written = matches!(planned.action, Action::Create | Action::Replace);
+                let is_folder = planned.entry.kind == Kind::Directory;
+                is_written && !is_folder && !waiting.contains(&path[..])
+            });
+            missing.map(|(path, _)| path.clone())
+        };
+        wanted(&self.plan.planned).map_or(Ok(()), |path| Err(changed(&path)))
+    }
+
+    /// Removes everything that is not in place.
+    pub(super) fn undo(&mut self) {
+        for staged in self.staged.drain(..) {
+            if let Ok(folder) = self.root.descend(split(&staged.path).0) {
+                let _ = folder.remove(&staged.temporary);
+            }
+        }
+        // The deepest first; one that holds something stays.
+        for path in self.made.drain(..).rev() {
+            let (parent, name) = split(&path);
+            if let Ok(folder) = self.root.descend(parent) {
+                let _ = folder.remove_folder(name);
+            }
+        }
+        if self.made_root {
+            let _ = std::fs::remove_dir(self.plan.options.target.path());
+        }
+    }
+}
+
+pub(super) fn unwritable(path: &[u8], error: io::Error) -> Error {
+    let message = format!("{} can't be written: {error}", slashed(path));
+    Error::failed("files", message)
+        .next_step("look at the rights and the space there; nothing was replaced")
+        .caused_by(error)
+}
