@@ -147,6 +147,27 @@ impl Keys {
         ours.is_some_and(|ours| ours.expose_secret() == typed.expose_secret())
     }
 
+    /// The keys that open backups, for people: never themselves.
+    pub(crate) fn descriptions(&self) -> Vec<String> {
+        let passphrase = self.passphrase.iter().map(|_| "the passphrase".to_owned());
+        let private = self.recipients.iter().map(|recipient| {
+            let user = recipient.user_id().map(|user| format!(" ({user})")).unwrap_or_default();
+            format!("the private key {}{user}", recipient.fingerprint())
+        });
+        let all: Vec<String> = passphrase.chain(private).collect();
+        match all.len() {
+            0 | 1 => all,
+            _ => all.into_iter().map(|one| format!("{one}; any one of them does")).collect(),
+        }
+    }
+
+    /// The public keys that prove whose a backup is, for people.
+    pub(crate) fn signers(&self) -> Vec<String> {
+        let own = self.signing_key.iter().map(SecretKey::fingerprint);
+        let all = own.chain(self.trusted_signers.iter().map(Signer::fingerprint));
+        all.map(|key| format!("the public key {key}, as `trusted_signers`")).collect()
+    }
+
     /// Who can open what is encrypted, as manifests record it.
     pub(crate) fn labels(&self) -> Vec<String> {
         let passphrase = self.passphrase.iter().map(|_| PASSPHRASE_KEY.to_owned());

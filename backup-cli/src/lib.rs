@@ -37,6 +37,7 @@ mod lock;
 mod machine;
 mod opened_source;
 mod reading;
+mod recovery;
 mod rekeying;
 mod restore_from;
 mod restoring;
@@ -53,6 +54,9 @@ pub use foreign::{Content, ForeignFile};
 pub use in_place::{InPlaceSummary, SafetyBackup};
 pub use key_warnings::KeyWarning;
 pub use reading::FileCheck;
+pub use recovery::{
+    PlannedJob, RecoverOptions, Recovered, RecoveredStep, RecoveryKit, RecoveryPlan,
+};
 pub use rekeying::{RekeyFate, RekeyOptions, RekeySummary, RekeyedBackup};
 pub use restore_from::RestoreFrom;
 pub use restoring::{RestoreOptions, RestoreSummary};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use backup_core::pipeline::{Context, Limits};
 use backup_core::{
     BackupId, BackupReader, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Origin, Part,
-    PartRole, Problem, Query, RekeyPlan, RekeyReport, Result, Storage, Transform, clear_remains,
-    rekey, successor,
+    PartRole, Patience, Problem, Query, RekeyPlan, RekeyReport, Result, Storage, Transform,
+    clear_remains, rekey, successor,
 };
 
 use crate::config::Value;
@@ -130,9 +130,10 @@ impl Deployment {
         refuse_unknown_shape(&entry.manifest)?;
         let storages = self.storages_for(&entry.manifest.job).await?;
         if self.is_current(entry, &storages, &rings.today, context).await? {
-            if !options.dry_run {
+            if !options.dry_run && entry.manifest.rekeyed.is_some() {
+                let _lock = JobLock::take(&self.state_dir(), &entry.manifest.job)?;
                 let whole = having_all(entry, &storages);
-                clear_remains(&entry.manifest, &whole, context).await?;
+                clear_remains(&entry.manifest, &whole, &wiring::host_name(), context).await?;
             }
             return Ok(RekeyFate::Current);
         }
@@ -158,6 +159,7 @@ impl Deployment {
             tool: TOOL.to_owned(),
             host: wiring::host_name(),
             limits: Limits::default(),
+            patience: Patience::default(),
         };
         rekey(&plan, context).await.map(RekeyFate::Done)
     }

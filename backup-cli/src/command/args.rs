@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use drill::DrillArgs;
-pub use recovery::RekeyArgs;
+pub use recovery::{RecoverArgs, RecoveryKitArgs, RekeyArgs};
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
 
@@ -85,6 +85,10 @@ pub enum Verb {
     Sync(SyncArgs),
     /// Encrypt older backups anew, under the keys of today
     Rekey(RekeyArgs),
+    /// Write what one needs when this host is gone, without a secret
+    RecoveryKit(RecoveryKitArgs),
+    /// Bring everything back on a new server, from the storage and the key alone
+    Recover(RecoverArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

@@ -12,6 +12,8 @@ mod generate;
 mod list;
 mod output;
 mod progress;
+mod recover;
+mod recovery_kit;
 mod rekey;
 mod restore;
 mod setup;
@@ -120,6 +122,8 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,
         Verb::Rekey(args) => rekey::run(args, &session).await,
+        Verb::RecoveryKit(args) => recovery_kit::run(args, &session).await,
+        Verb::Recover(args) => recover::run(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

@@ -22,8 +22,8 @@ use jiff::Timestamp;
 use crate::pipeline::{Context, Limits, Policy};
 use crate::{
     Authenticate, BackupId, BackupPlan, BackupReader, COPY_TIMEOUT, Catalog, CatalogEntry,
-    Contents, Decoders, Error, ErrorKind, Manifest, Origin, PartPlan, PartRole, Query, Rekeyed,
-    Result, Storage, Transform, backup, copy, verify,
+    Contents, Decoders, Error, ErrorKind, Manifest, Origin, PartPlan, PartRole, Patience, Query,
+    Rekeyed, Result, Storage, Transform, backup, copy, verify,
 };
 use decoded::DecodedPart;
 pub use remove::{OldCopy, clear_remains};
@@ -56,6 +56,8 @@ pub struct RekeyPlan<'a> {
     pub host: String,
     /// How long a single step may take.
     pub limits: Limits,
+    /// How long a broken download is tried again.
+    pub patience: Patience,
 }
 
 /// What became of a backup.
@@ -99,7 +101,7 @@ pub fn successor<'a>(catalog: &'a Catalog, entry: &CatalogEntry) -> Option<&'a C
 /// later is in the report.
 pub async fn rekey(plan: &RekeyPlan<'_>, context: &Context) -> Result<RekeyReport> {
     let reader = BackupReader::best(plan.entry, plan.storages, plan.decoders.clone())?;
-    let reader = reader.telling(context);
+    let reader = reader.telling(context).with_patience(plan.patience);
     // With a wrong key the contents can't be opened: "could not check" comes before "forged".
     let contents = context.cancel.guard(reader.contents(context)).await?;
     context.cancel.guard(refuse_foreign(plan, &reader)).await?;
@@ -255,7 +257,8 @@ async fn replace_copy(
         find_new(plan, id, context).await?
     };
     context.step(&format!("reading back {id} in {}", storage.name()));
-    let reader = BackupReader::new(&entry, Arc::clone(storage), plan.reading_back.clone());
+    let reader = BackupReader::new(&entry, Arc::clone(storage), plan.reading_back.clone())
+        .with_patience(plan.patience);
     let trusted = plan.sign.as_deref().or(plan.trusted);
     let mut report = verify(&reader, trusted, &|_, _| None, context).await;
     // Unsigned was accepted before.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::RekeyPlan;
 use crate::backup::claim::Hold;
@@ -33,8 +34,7 @@ pub(super) async fn remove(
         return Ok(lock);
     }
     let folder = entry.folder();
-    let hold =
-        Hold::take(storage, &folder, Some(&entry.manifest), "rekey", now, plan.limits).await?;
+    let hold = hold(storage, &folder, Some(&entry.manifest), &plan.host, plan.limits).await?;
     let hold = hold.ok_or_else(|| {
         let message = format!("somebody is at work in {folder} of storage {}", storage.name());
         Error::new(ErrorKind::Locked, "rekey", message).next_step("run it again later")
@@ -42,6 +42,29 @@ pub(super) async fn remove(
     let removed = remove_held(entry, storage, &folder, plan.limits).await;
     hold.release(context).await;
     removed.map(|()| OldCopy::Removed)
+}
+
+/// Holds the old folder. A claim of an earlier `rekey` of this host is of a run that was killed:
+/// runs of one host exclude each other.
+async fn hold(
+    storage: &Arc<dyn Storage>,
+    folder: &str,
+    manifest: Option<&Manifest>,
+    host: &str,
+    limits: Limits,
+) -> Result<Option<Hold>> {
+    #[derive(Deserialize)]
+    struct Claim {
+        purpose: String,
+    }
+    let purpose = format!("rekey on {host}");
+    let key = format!("{folder}/{CLAIM}");
+    let there = read_if_there(storage, &key).await?;
+    let there = there.and_then(|json| serde_json::from_slice::<Claim>(&json).ok());
+    if there.is_some_and(|claim| claim.purpose == purpose) {
+        within(storage.name(), limits.sink_stall, storage.delete(&key)).await?;
+    }
+    Hold::take(storage, folder, manifest, &purpose, Timestamp::now(), limits).await
 }
 
 async fn remove_held(
@@ -68,12 +91,22 @@ async fn remove_files(storage: &Arc<dyn Storage>, folder: &str, limits: Limits) 
     for file in [MANIFEST, SHA256SUMS] {
         within(name, limit, storage.delete(&format!("{folder}/{file}"))).await?;
     }
-    let (inside, claim) = (format!("{folder}/"), format!("{folder}/{CLAIM}"));
-    let objects = within(name, limit, storage.list(folder)).await?;
-    for object in objects.iter().filter(|o| o.key.starts_with(&inside) && o.key != claim) {
-        within(name, limit, storage.delete(&object.key)).await?;
+    let claim = format!("{folder}/{CLAIM}");
+    let mut keys = within(name, limit, keys_in(storage, folder)).await?;
+    keys.retain(|key| *key != claim);
+    for key in keys {
+        within(name, limit, storage.delete(&key)).await?;
     }
     Ok(())
+}
+
+/// The keys in a folder, and in none whose name only begins like it.
+async fn keys_in(storage: &Arc<dyn Storage>, folder: &str) -> Result<Vec<String>> {
+    let inside = format!("{folder}/");
+    let mut keys: Vec<String> =
+        storage.list(folder).await?.into_iter().map(|object| object.key).collect();
+    keys.retain(|key| key.starts_with(&inside));
+    Ok(keys)
 }
 
 /// What keeps a file of the copy from being deleted.
@@ -102,32 +135,29 @@ async fn lock_on(
 }
 
 /// Removes what a removal that was killed left of the backup that `new` was made of: files
-/// without a manifest. Says in how many storages there was something.
+/// without a manifest. Says in how many storages there was something. `host` is the one that
+/// runs this, and no other run of the job goes on there.
 ///
 /// # Errors
 /// When it can't be looked for or removed.
 pub async fn clear_remains(
     new: &Manifest,
     storages: &[Arc<dyn Storage>],
+    host: &str,
     context: &Context,
 ) -> Result<usize> {
     let Some(rekeyed) = &new.rekeyed else { return Ok(0) };
     let folder = rekeyed.from.parse::<BackupId>()?.folder(&new.job);
-    let (limits, inside) = (Limits::default(), format!("{folder}/"));
+    let (limits, manifest) = (Limits::default(), format!("{folder}/{MANIFEST}"));
     let mut cleared = 0;
     for storage in storages {
-        let look = within(storage.name(), limits.sink_stall, storage.list(&folder));
-        let objects = context.cancel.guard(look).await?;
-        let mut objects =
-            objects.iter().filter(|object| object.key.starts_with(&inside)).peekable();
-        if objects.peek().is_none() || objects.any(|object| object.key.ends_with(MANIFEST)) {
+        let look = within(storage.name(), limits.sink_stall, keys_in(storage, &folder));
+        let keys = context.cancel.guard(look).await?;
+        if keys.is_empty() || keys.contains(&manifest) {
             continue;
         }
-        let now = Timestamp::now();
-        let Some(hold) = Hold::take(storage, &folder, None, "rekey", now, limits).await? else {
-            continue;
-        };
-        let listed = read_if_there(storage, &format!("{folder}/{MANIFEST}")).await;
+        let Some(hold) = hold(storage, &folder, None, host, limits).await? else { continue };
+        let listed = read_if_there(storage, &manifest).await;
         let removed = match listed {
             Ok(None) => remove_files(storage, &folder, limits).await.map(|()| cleared += 1),
             Ok(Some(_)) => Ok(()),
