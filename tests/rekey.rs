@@ -190,6 +190,19 @@ async fn a_backup_is_the_same_under_another_key() {
     assert!(rekey_oldest(&all_storages).await.unwrap().is_none(), "nothing is left to do");
 }
 
+#[tokio::test]
+async fn what_is_pinned_stays_pinned() {
+    let memory = memory("first");
+    backed_up(&[&memory]).await;
+    let old = layout::BackupId::new(started(), 1).folder(JOB);
+    memory.plant(&format!("{old}/pin.json"), r#"{"backup": "20261122T020000Z", "reason": "audit"}"#);
+    rekey_oldest(&storages(&[&memory])).await.unwrap();
+    assert_done(&[&memory], "pinned").await;
+    let pin = memory.object(&format!("{old}-2/pin.json")).expect("the pin is gone");
+    let pin: serde_json::Value = serde_json::from_slice(&pin).unwrap();
+    assert_eq!(pin, serde_json::json!({ "backup": "20261122T020000Z-2", "reason": "audit" }));
+}
+
 /// How many calls the storage `memory` sees of a run in which it never fails.
 async fn calls_of_a_run(two: bool) -> u64 {
     let (first, second) = (memory("first"), memory("second"));

@@ -14,7 +14,7 @@ use crate::support::{
 };
 
 /// Rows of a database that takes a moment to encrypt anew.
-const ROWS: u32 = 60_000;
+const ROWS: u32 = 40_000;
 
 /// What `[encryption]` says from now on.
 fn encryption(scratch: &Scratch, lines: &str) {
@@ -140,7 +140,7 @@ async fn sigkill_at_any_moment_leaves_a_whole_backup_and_the_next_run_finishes()
     let mut passphrases = [PASSPHRASE.to_owned(), "the other passphrase".to_owned()];
     let mut usual = Duration::from_millis(1500);
     let mut struck = 0;
-    for case in 0..cases(6, 60) {
+    for case in 0..cases(4, 60) {
         scratch.write("old", &format!("{}\n", passphrases[0]));
         scratch.write("key", &format!("{}\n", passphrases[1]));
         let (old, new) = (word(&scratch.path("old")), word(&scratch.path("key")));

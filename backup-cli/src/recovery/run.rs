@@ -168,12 +168,18 @@ impl Deployment {
         let limit = config.hook_timeout.unwrap_or(DEFAULT_HOOK_TIMEOUT);
         let hooks = Hooks::new(limit, config.directory.clone());
         let mut databases = plan.jobs.iter().filter_map(|job| job.database.as_ref());
-        let migrating = match (databases.next(), databases.next()) {
-            (Some((_, target)), None) => self.with_database(hooks.clone(), target).await?,
+        match (databases.next(), databases.next()) {
+            (Some((_, target)), None) => {
+                let migrating = self.with_database(hooks.clone(), target).await?;
+                run_all(&migrating, "migrate", &config.migrate, done, told, context).await?;
+            }
+            _ if config.migrate.is_empty() => {}
             // Of several nobody can tell which is meant.
-            _ => hooks.clone(),
-        };
-        run_all(&migrating, "migrate", &config.migrate, done, told, context).await?;
+            _ => done.notes.push(
+                "the migrations did not run: they do when exactly one database comes back"
+                    .to_owned(),
+            ),
+        }
         run_all(&hooks, "start", &config.start, done, told, context).await?;
         if let Some(health) = &config.health {
             let started = Instant::now();

@@ -275,6 +275,7 @@ async fn replace_copy(
         return Err(error);
     }
     refuse_difference(old, &reader.contents(context).await?)?;
+    context.cancel.guard(remove::carry_pin(plan.entry, id, storage, plan.limits)).await?;
     remove::remove(plan, storage, context).await
 }
 

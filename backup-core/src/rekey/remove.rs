@@ -12,6 +12,9 @@ use crate::layout::{CLAIM, MANIFEST, SHA256SUMS};
 use crate::pipeline::{Context, Limits, within};
 use crate::{BackupId, CatalogEntry, Error, ErrorKind, Manifest, Result, Storage};
 
+/// File name of the mark that keeps a backup from being pruned.
+const PIN: &str = "pin.json";
+
 /// What became of the old copy in a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OldCopy {
@@ -107,6 +110,28 @@ async fn keys_in(storage: &Arc<dyn Storage>, folder: &str) -> Result<Vec<String>
         storage.list(folder).await?.into_iter().map(|object| object.key).collect();
     keys.retain(|key| key.starts_with(&inside));
     Ok(keys)
+}
+
+/// What is pinned stays pinned: the pin of the old copy goes to the new one, under its id.
+pub(super) async fn carry_pin(
+    entry: &CatalogEntry,
+    new: BackupId,
+    storage: &Arc<dyn Storage>,
+    limits: Limits,
+) -> Result<()> {
+    let Some(pin) = read_if_there(storage, &entry.key(PIN)).await? else { return Ok(()) };
+    let carried = match serde_json::from_slice::<serde_json::Value>(&pin) {
+        Ok(mut document) => {
+            document["backup"] = new.to_string().into();
+            document.to_string().into_bytes()
+        }
+        // A newer version's: what it means is kept, whatever it says.
+        Err(_) => pin,
+    };
+    let key = format!("{}/{PIN}", new.folder(&entry.manifest.job));
+    let created = storage.create_new(&key, carried.into());
+    // One that is there already does as well.
+    within(storage.name(), limits.commit, created).await.map(drop)
 }
 
 /// What keeps a file of the copy from being deleted.
