@@ -195,12 +195,28 @@ async fn what_is_pinned_stays_pinned() {
     let memory = memory("first");
     backed_up(&[&memory]).await;
     let old = layout::BackupId::new(started(), 1).folder(JOB);
-    memory.plant(&format!("{old}/pin.json"), r#"{"backup": "20261122T020000Z", "reason": "audit"}"#);
+    memory
+        .plant(&format!("{old}/pin.json"), r#"{"backup": "20261122T020000Z", "reason": "audit"}"#);
     rekey_oldest(&storages(&[&memory])).await.unwrap();
     assert_done(&[&memory], "pinned").await;
     let pin = memory.object(&format!("{old}-2/pin.json")).expect("the pin is gone");
     let pin: serde_json::Value = serde_json::from_slice(&pin).unwrap();
     assert_eq!(pin, serde_json::json!({ "backup": "20261122T020000Z-2", "reason": "audit" }));
+}
+
+/// Two hosts may have given one id to two backups, in storages that did not see each other.
+#[tokio::test]
+async fn another_backup_of_the_same_id_is_not_touched() {
+    let (first, second) = (memory("first"), memory("second"));
+    backed_up(&[&first]).await;
+    let other =
+        BackupPlan { host: "elsewhere".to_owned(), ..plan_at(started(), storages(&[&second])) };
+    run_quietly(other).await.unwrap();
+    let before = second.keys();
+    let all_storages = storages(&[&first, &second]);
+    rekey_oldest(&all_storages).await.unwrap();
+    assert_eq!(second.keys(), before);
+    assert_done(&[&first], "the first").await;
 }
 
 /// How many calls the storage `memory` sees of a run in which it never fails.

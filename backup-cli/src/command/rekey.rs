@@ -112,7 +112,7 @@ fn tell_copies(report: &RekeyReport, style: Style) {
         match old {
             Ok(OldCopy::Removed) => {}
             Ok(OldCopy::Locked(until)) => {
-                let until = until.map_or("it is released".to_owned(), |time| output::time(time));
+                let until = until.map_or("it is released".to_owned(), output::time);
                 output::say(&format!(
                     "{} the old copy in storage {storage} is locked until {until}; run it again then",
                     style.yellow("stays:")

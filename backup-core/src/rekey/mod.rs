@@ -110,7 +110,7 @@ pub async fn rekey(plan: &RekeyPlan<'_>, context: &Context) -> Result<RekeyRepor
         None => (write_anew(plan, &reader, &contents, context).await?, true),
     };
     let mut copies = Vec::new();
-    for storage in storages_of(plan.entry, plan.storages) {
+    for storage in storages_of(plan.entry, reader.manifest_json(), plan.storages) {
         let done = replace_copy(plan, &contents, id, &storage, context).await;
         if let Err(error) = &done
             && error.kind() == ErrorKind::Interrupted
@@ -143,10 +143,16 @@ async fn refuse_foreign(plan: &RekeyPlan<'_>, reader: &BackupReader) -> Result<(
     Ok(())
 }
 
-/// The storages that have the old backup, by the manifest that is read.
-fn storages_of(entry: &CatalogEntry, storages: &[Arc<dyn Storage>]) -> Vec<Arc<dyn Storage>> {
+/// The storages that have a backup with this very manifest. What another has under the same id
+/// may be another backup: it is not touched.
+fn storages_of(
+    entry: &CatalogEntry,
+    manifest_json: &[u8],
+    storages: &[Arc<dyn Storage>],
+) -> Vec<Arc<dyn Storage>> {
     let has = |storage: &&Arc<dyn Storage>| {
-        entry.copies.iter().any(|copy| copy.storage == storage.name())
+        let mut copies = entry.copies.iter();
+        copies.any(|c| c.storage == storage.name() && c.manifest_json == manifest_json)
     };
     storages.iter().filter(has).cloned().collect()
 }
@@ -173,7 +179,7 @@ async fn write_anew(
             transforms: plan.transforms.clone(),
             keys: plan.keys.clone(),
             authenticate: plan.sign.clone(),
-            storages: storages_of(plan.entry, plan.storages),
+            storages: storages_of(plan.entry, reader.manifest_json(), plan.storages),
             // Where it fails, the old copy stays, and the next run goes on.
             policy: Policy::AtLeast(1),
             timeout: COPY_TIMEOUT,
@@ -246,9 +252,10 @@ async fn replace_copy(
     let entry = if is_there(&entry) {
         entry
     } else {
-        let from = storages_of(&entry, plan.storages).into_iter().find(|other| {
-            entry.copies.iter().any(|c| c.storage == other.name() && c.damaged_parts.is_empty())
-        });
+        let from =
+            storages_of(&entry, &entry.manifest_json, plan.storages).into_iter().find(|other| {
+                entry.copies.iter().any(|c| c.storage == other.name() && c.damaged_parts.is_empty())
+            });
         let from = from.ok_or_else(|| {
             Error::damaged("rekey", format!("no storage has all of the new backup {id}"))
                 .next_step("remove the new one, then run it again")
