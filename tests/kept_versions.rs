@@ -12,7 +12,7 @@ use backup_testkit::servers::{S3Access, S3Server};
 
 use crate::rig::{DUMP_BYTES, Ear, IMPATIENT, decoders, plan, run_quietly, verify_in};
 
-fn bucket(server: &S3Server) -> Arc<S3> {
+pub fn bucket(server: &S3Server) -> Arc<S3> {
     let keys = server.keys(S3Access::Admin);
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let settings = Settings {

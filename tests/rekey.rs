@@ -11,10 +11,12 @@ use backup_core::{
     OldCopy, RekeyPlan, RekeyReport, Result, Storage, Transform, clear_remains, layout, rekey,
     successor, verify,
 };
+use backup_testkit::servers::S3Server;
 use backup_testkit::{CountedStorage, FailCalls, Memory};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
+use crate::kept_versions::bucket;
 use crate::rig::{
     IMPATIENT, JOB, Mask, SEAL, Seal, decoders, memory, plan_at, run_quietly, storages,
 };
@@ -202,6 +204,35 @@ async fn what_is_pinned_stays_pinned() {
     let pin = memory.object(&format!("{old}-2/pin.json")).expect("the pin is gone");
     let pin: serde_json::Value = serde_json::from_slice(&pin).unwrap();
     assert_eq!(pin, serde_json::json!({ "backup": "20261122T020000Z-2", "reason": "audit" }));
+}
+
+/// A locked copy stays beside the new one until its lock is over.
+#[tokio::test]
+async fn a_locked_copy_goes_when_it_is_unlocked() {
+    const LOCK: SignedDuration = SignedDuration::from_secs(6);
+    let server = S3Server::start().await.unwrap();
+    server.make_locked_bucket("locked").await.unwrap();
+    let vault = bucket(&server);
+    let all_storages: Vec<Arc<dyn Storage>> = vec![vault.clone()];
+    run_quietly(plan_at(started(), all_storages.clone())).await.unwrap();
+    let entry = Catalog::load(&all_storages, None).await.backups.remove(0);
+    let (kept, key) = (vault.versioned().unwrap(), entry.key("app.dump.zst.masked"));
+    kept.hold(&key, None, true).await.unwrap();
+    let held = rekey_oldest(&all_storages).await.unwrap().unwrap();
+    assert!(held.created && matches!(held.copies[0].1, Ok(OldCopy::Locked(None))), "{held:?}");
+    kept.hold(&key, None, false).await.unwrap();
+    let until = Timestamp::now().checked_add(LOCK).unwrap();
+    kept.lock_until(&key, None, until).await.unwrap();
+    let locked = rekey_oldest(&all_storages).await.unwrap().unwrap();
+    assert!(matches!(locked.copies[0].1, Ok(OldCopy::Locked(Some(_)))), "{locked:?}");
+    assert!(!locked.is_complete() && locked.id == held.id);
+    assert_eq!(Catalog::load(&all_storages, None).await.backups.len(), 2);
+
+    tokio::time::sleep(LOCK.unsigned_abs() + std::time::Duration::from_secs(1)).await;
+    let done = rekey_oldest(&all_storages).await.unwrap().unwrap();
+    assert!(done.is_complete() && !done.created && done.id == held.id, "{done:?}");
+    let left = Catalog::load(&all_storages, None).await.backups;
+    assert_eq!(left.iter().map(|entry| entry.id).collect::<Vec<_>>(), [held.id]);
 }
 
 /// Two hosts may have given one id to two backups, in storages that did not see each other.
