@@ -30,8 +30,6 @@ pub struct RecoverOptions {
 pub struct RecoveryPlan {
     /// The jobs: databases first.
     pub jobs: Vec<PlannedJob>,
-    /// What was read but is not all there is: newer backups may hide there.
-    pub notes: Vec<String>,
 }
 
 /// The newest backup of a job, and where its parts go.
@@ -88,13 +86,13 @@ impl Deployment {
                 }
             }
         }
-        Ok(RecoveryPlan { jobs, notes: Vec::new() })
+        Ok(RecoveryPlan { jobs })
     }
 
     /// The newest backup of each job.
     async fn newest(&self, job: Option<&str>) -> Result<Vec<CatalogEntry>> {
         let query = Query { job, limit: Some(1), ..Query::default() };
-        let Catalog { backups, problems, unreachable } = self.catalog(&query).await?;
+        let Catalog { backups, problems, .. } = self.catalog(&query).await?;
         let mut by_job: BTreeMap<String, Catalog> = BTreeMap::new();
         for entry in backups {
             let job = entry.manifest.job.clone();
@@ -108,7 +106,6 @@ impl Deployment {
             return Err(Error::new(ErrorKind::Unchecked, "recover", message)
                 .next_step("make it readable, or leave it out: name the others with --from URL"));
         }
-        debug_assert!(unreachable.is_empty(), "each is a problem, too");
         if by_job.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "recover", "there is no backup")
                 .next_step("name the storage that holds them with --from URL: the folder above that of the job"));

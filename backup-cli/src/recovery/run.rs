@@ -233,3 +233,60 @@ async fn run_all(
 fn is_empty(restore: &RestoreConfig) -> bool {
     restore.migrate.is_empty() && restore.start.is_empty() && restore.health.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use backup_core::{CatalogEntry, Manifest};
+
+    use super::*;
+    use crate::config::Environment;
+
+    /// A plan that brings files.
+    fn plan() -> RecoveryPlan {
+        let json = serde_json::json!({
+            "format": 1, "id": "20261122T020000Z", "job": "site", "kind": "files",
+            "started": "2026-11-22T02:00:00Z", "finished": "2026-11-22T02:00:09Z",
+            "tool": "test 1", "host": "here", "source": { "database": "" }, "parts": [],
+        });
+        let json = json.to_string().into_bytes();
+        let manifest = Manifest::from_json(&json).unwrap();
+        let entry = CatalogEntry {
+            id: manifest.backup_id().unwrap(),
+            manifest,
+            manifest_json: json,
+            copies: Vec::new(),
+            missing_in: Vec::new(),
+            unknown_in: Vec::new(),
+        };
+        let job = PlannedJob { entry, database: None, has_globals: false, has_files: true };
+        RecoveryPlan { jobs: vec![job] }
+    }
+
+    fn found(config: Config, files: FilesTarget) -> (Option<Vec<Argv>>, Vec<String>) {
+        let deployment = Deployment::new(config, Environment::new([])).unwrap();
+        let options = RecoverOptions { files: Some(files), ..RecoverOptions::default() };
+        let mut done = Recovered::default();
+        let found = deployment.surroundings(&plan(), &options, &mut done).unwrap();
+        (found.map(|restore| restore.start), done.notes)
+    }
+
+    #[test]
+    fn hooks_are_those_given_else_those_that_came_back_in_place() {
+        let root = tempfile::tempdir().unwrap();
+        let config = |name: &str| format!("[restore]\nstart = [['{name}']]\n");
+        let started_by = |name: &str| Some(vec![vec![name.to_owned()]]);
+        let target = || FilesTarget::InPlace(root.path().to_owned());
+        assert_eq!(found(Config::default(), target()), (None, Vec::new()), "none came back");
+
+        let folder = root.path().join("etc/marb-backup");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.toml"), config("came-back")).unwrap();
+        let (hooks, notes) = found(Config::default(), target());
+        assert_eq!(hooks, started_by("came-back"));
+        assert!(notes[0].contains("config.toml"), "{notes:?}");
+        let folder = FilesTarget::Folder(root.path().to_owned());
+        assert_eq!(found(Config::default(), folder).0, None, "only to be looked at");
+        let given = Config::parse(&config("given")).unwrap();
+        assert_eq!(found(given, target()).0, started_by("given"));
+    }
+}
