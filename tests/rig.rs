@@ -126,6 +126,8 @@ pub fn plan_at(started: Timestamp, storages: Vec<Arc<dyn Storage>>) -> BackupPla
         limits: Limits { source_stall: STEP, sink_stall: STEP, optional_stall: STEP, commit: STEP },
         adopt: false,
         started,
+        notes: Vec::new(),
+        rekeyed: None,
     }
 }
 

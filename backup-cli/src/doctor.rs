@@ -136,6 +136,9 @@ impl Deployment {
             }
             Err(error) => return diagnosis.bad("encryption", &error),
         }
+        for warning in self.key_warnings().await.unwrap_or_default() {
+            diagnosis.warning("keys", warning.message, warning.fix);
+        }
         match self.key_is_confirmed().await {
             Ok(true) => diagnosis.good("key off this host", "confirmed"),
             Ok(false) => diagnosis.warning(

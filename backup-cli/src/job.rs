@@ -1,6 +1,7 @@
 //! Running a job: what the configuration says becomes a plan for `backup-core`.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use backup_core::pipeline::{Context, Limits, Policy};
 use backup_core::{BackupPlan, BackupReport, PartPlan, PartRole, Result, Source, backup};
@@ -9,6 +10,7 @@ use backup_pg::{DumpOptions, GlobalsDump, LOCK_WAIT_TIMEOUT, PgDump, STALL_TIMEO
 use jiff::Timestamp;
 
 use crate::config::{DEFAULT_TIMEOUT, FilesConfig, JobConfig, PostgresConfig};
+use crate::keys::Keys;
 use crate::lock::JobLock;
 use crate::machine::machine_identity;
 use crate::{Deployment, TOOL, wiring};
@@ -45,6 +47,7 @@ impl Deployment {
                 "nothing proves later that this backup is ours: set `signing_key` under [encryption]",
             );
         }
+        let notes = if job.encrypt { tell_key_warnings(&keys, context) } else { Vec::new() };
         let storages = self.storages(Some(name)).await?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);
@@ -79,6 +82,8 @@ impl Deployment {
             limits: Limits { source_stall: STALL_TIMEOUT, ..Limits::default() },
             adopt,
             started: Timestamp::now(),
+            notes,
+            rekeyed: None,
         })
     }
 }
@@ -99,6 +104,15 @@ fn files_part(files: &FilesConfig) -> PartPlan {
         source: Arc::new(FilesSource::new(files.selection())),
         estimated_bytes: None,
     }
+}
+
+/// Warns of keys that need care; says what of that the manifest records.
+fn tell_key_warnings(keys: &Keys, context: &Context) -> Vec<String> {
+    let warnings = keys.warnings(SystemTime::now());
+    for warning in &warnings {
+        context.warn(&format!("{}; {}", warning.message, warning.fix));
+    }
+    warnings.into_iter().filter_map(|warning| warning.note).collect()
 }
 
 /// The dump, and the roles that own what is in it.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_core::{Authenticate, Decoders, Error, ErrorKind, PASSPHRASE_KEY, Result};
-use backup_crypto::{Authenticator, OpenPgp, Passphrase, Recipient, SecretKey, Signer};
+use backup_crypto::{
+    Authenticator, Certificate, OpenPgp, Passphrase, Recipient, SecretKey, Signer,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::Value;
@@ -17,10 +19,14 @@ const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
 pub(crate) struct Keys {
     passphrase: Option<Passphrase>,
     passphrase_text: Option<SecretString>,
-    recipients: Vec<Recipient>,
+    pub(crate) recipients: Vec<Recipient>,
+    /// Fingerprints of those that their owners revoked: nothing is encrypted to them.
+    pub(crate) revoked: Vec<String>,
+    /// They open and vouch for old backups, and encrypt nothing.
+    old_passphrases: Vec<Passphrase>,
     secret_keys: Vec<SecretKey>,
-    signing_key: Option<SecretKey>,
-    trusted_signers: Vec<Signer>,
+    pub(crate) signing_key: Option<SecretKey>,
+    pub(crate) trusted_signers: Vec<Signer>,
 }
 
 impl Deployment {
@@ -31,10 +37,13 @@ impl Deployment {
         let unlock = self.fetch(config.secret_key_passphrase.as_ref(), "secret key").await?;
         let unlock = unlock.as_ref().map(passphrase).transpose()?;
         let signing = read_secret_keys(config.signing_key.as_slice(), unlock.as_ref())?;
+        let (recipients, revoked) = read_recipients(&config.recipients)?;
         Ok(Keys {
             passphrase: passphrase_text.as_ref().map(passphrase).transpose()?,
             passphrase_text,
-            recipients: read_recipients(&config.recipients)?,
+            recipients,
+            revoked,
+            old_passphrases: Vec::new(),
             secret_keys: read_secret_keys(&config.secret_keys, unlock.as_ref())?,
             signing_key: signing.into_iter().next(),
             trusted_signers: read_signers(&config.trusted_signers)?,
@@ -61,6 +70,12 @@ impl Keys {
         if openpgp.can_encrypt() {
             return Ok(openpgp);
         }
+        if !self.revoked.is_empty() {
+            let keys = self.revoked.join(", ");
+            let message = format!("there is no key to encrypt with: revoked is {keys}");
+            return Err(Error::usage("encryption", message)
+                .next_step("put the key that replaced it under `recipients` of [encryption]"));
+        }
         Err(Error::usage("encryption", "there is no key to encrypt with")
             .next_step("set `passphrase` or `recipients` under [encryption]"))
     }
@@ -75,10 +90,20 @@ impl Keys {
         self.labels().is_empty() && self.secret_keys.is_empty() && self.authenticator().is_none()
     }
 
+    /// With a passphrase of former days, for `rekey`.
+    pub(crate) fn with_old_passphrase(mut self, text: &SecretString) -> Result<Self> {
+        self.old_passphrases.push(passphrase(text)?);
+        Ok(self)
+    }
+
     /// The inverses of all transforms, OpenPGP's with every key there is.
     pub(crate) fn decoders(&self) -> Decoders {
-        let openpgp =
-            self.secret_keys.iter().cloned().fold(self.by_passphrase(), OpenPgp::with_secret_key);
+        let openpgp = self
+            .old_passphrases
+            .iter()
+            .cloned()
+            .fold(self.by_passphrase(), OpenPgp::with_passphrase);
+        let openpgp = self.secret_keys.iter().cloned().fold(openpgp, OpenPgp::with_secret_key);
         let decoders = Decoders::default().with(Arc::new(openpgp));
         wiring::codecs().into_iter().fold(decoders, Decoders::with)
     }
@@ -96,9 +121,13 @@ impl Keys {
             }
             (Some(key), None) => Authenticator::by_key(key.clone()),
             (None, Some(passphrase)) => Authenticator::by_passphrase(passphrase.clone()),
-            (None, None) if self.trusted_signers.is_empty() => return None,
+            (None, None) if self.trusted_signers.is_empty() && self.old_passphrases.is_empty() => {
+                return None;
+            }
             (None, None) => Authenticator::new(),
         };
+        let old = self.old_passphrases.iter().cloned();
+        let authenticator = old.fold(authenticator, Authenticator::trusting_passphrase);
         let signers = self.trusted_signers.iter().cloned();
         Some(signers.fold(authenticator, Authenticator::trusting_signer))
     }
@@ -118,6 +147,27 @@ impl Keys {
         ours.is_some_and(|ours| ours.expose_secret() == typed.expose_secret())
     }
 
+    /// The keys that open backups, for people: never themselves.
+    pub(crate) fn descriptions(&self) -> Vec<String> {
+        let passphrase = self.passphrase.iter().map(|_| "the passphrase".to_owned());
+        let private = self.recipients.iter().map(|recipient| {
+            let user = recipient.user_id().map(|user| format!(" ({user})")).unwrap_or_default();
+            format!("the private key {}{user}", recipient.fingerprint())
+        });
+        let all: Vec<String> = passphrase.chain(private).collect();
+        match all.len() {
+            0 | 1 => all,
+            _ => all.into_iter().map(|one| format!("{one}; any one of them does")).collect(),
+        }
+    }
+
+    /// The public keys that prove whose a backup is, for people.
+    pub(crate) fn signers(&self) -> Vec<String> {
+        let own = self.signing_key.iter().map(SecretKey::fingerprint);
+        let all = own.chain(self.trusted_signers.iter().map(Signer::fingerprint));
+        all.map(|key| format!("the public key {key}, as `trusted_signers`")).collect()
+    }
+
     /// Who can open what is encrypted, as manifests record it.
     pub(crate) fn labels(&self) -> Vec<String> {
         let passphrase = self.passphrase.iter().map(|_| PASSPHRASE_KEY.to_owned());
@@ -129,12 +179,18 @@ fn passphrase(text: &SecretString) -> Result<Passphrase> {
     Passphrase::from_file_bytes(text.expose_secret().as_bytes())
 }
 
-fn read_recipients(paths: &[PathBuf]) -> Result<Vec<Recipient>> {
-    let mut recipients = Vec::new();
+/// The recipients, and the fingerprints of those that were revoked.
+fn read_recipients(paths: &[PathBuf]) -> Result<(Vec<Recipient>, Vec<String>)> {
+    let (mut recipients, mut revoked) = (Vec::new(), Vec::new());
     for path in paths {
-        recipients.extend(Recipient::parse(&read_key_file(path)?).map_err(|e| named(path, e))?);
+        for read in Certificate::parse(&read_key_file(path)?).map_err(|e| named(path, e))? {
+            match read {
+                Certificate::Usable(recipient) => recipients.push(*recipient),
+                Certificate::Revoked { fingerprint } => revoked.push(fingerprint),
+            }
+        }
     }
-    Ok(recipients)
+    Ok((recipients, revoked))
 }
 
 fn read_signers(paths: &[PathBuf]) -> Result<Vec<Signer>> {

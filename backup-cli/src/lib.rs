@@ -17,8 +17,8 @@
 //! # Ok(()) }
 //! ```
 
-mod app_version;
 mod adopting;
+mod app_version;
 pub mod config;
 mod copying;
 mod deployment;
@@ -32,12 +32,15 @@ mod hooks;
 mod in_place;
 mod job;
 mod key_confirmation;
+mod key_warnings;
 mod keys;
 mod lock;
 mod machine;
 mod opened_source;
 mod pruning;
 mod reading;
+mod recovery;
+mod rekeying;
 mod restore_from;
 mod restoring;
 mod sql_check;
@@ -52,8 +55,13 @@ pub use file_source::FileSource;
 pub use files_restore::{FilesRestoreOptions, FilesRestoreSummary};
 pub use foreign::{Content, ForeignFile};
 pub use in_place::{InPlaceSummary, SafetyBackup};
+pub use key_warnings::KeyWarning;
 pub use pruning::{PruneOptions, Pruned};
 pub use reading::FileCheck;
+pub use recovery::{
+    PlannedJob, RecoverOptions, Recovered, RecoveredStep, RecoveryKit, RecoveryPlan,
+};
+pub use rekeying::{RekeyFate, RekeyOptions, RekeySummary, RekeyedBackup};
 pub use restore_from::RestoreFrom;
 pub use restoring::{RestoreOptions, RestoreSummary};
 pub use swapping::{

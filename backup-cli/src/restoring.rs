@@ -89,6 +89,8 @@ pub struct RestoreSummary {
     pub spooled_bytes: u64,
     /// Roles that were made.
     pub roles_created: Vec<String>,
+    /// Roles that cannot log in until they get a password; one of the notes says so, too.
+    pub cannot_log_in: Vec<String>,
     /// What one must know, a line each.
     pub notes: Vec<String>,
 }
@@ -199,6 +201,7 @@ fn summary(from: String, report: RestoreReport) -> RestoreSummary {
         not_compared,
         spooled_bytes: report.spooled_bytes,
         roles_created: report.created_roles,
+        cannot_log_in: report.cannot_log_in,
         notes,
     }
 }

@@ -17,7 +17,7 @@ mod plan;
 mod recover;
 mod site;
 mod ticket;
-mod url;
+pub(crate) mod url;
 mod window;
 
 use std::panic::AssertUnwindSafe;

@@ -19,6 +19,7 @@ use crate::{
     Result, Storage, StoredCopy, layout,
 };
 use files::Files;
+pub(crate) use files::read_if_there;
 
 /// How long copying one backup may take; the rule for sweeping rests on it.
 pub const COPY_TIMEOUT: Duration = HOLD_TIMEOUT;

@@ -52,10 +52,12 @@
 //!                          folder by folder: claim, tombstone, manifest
 //! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
 //!                          the manifest last; sync: for each backup
+//! rekey(RekeyPlan) ── backup() of decoded parts, verify, then the     rekey/
+//!                     old copy goes, its manifest first
 //! ```
 //!
 //! The verbs are [`backup`](fn@backup), [`verify`](fn@verify), [`Catalog::query`] (list, show),
-//! [`copy`](fn@copy) and [`sync`], [`apply_prune`], [`pin`](fn@pin), and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
+//! [`copy`](fn@copy) and [`sync`], [`apply_prune`], [`pin`](fn@pin), [`rekey`](fn@rekey), and [`BackupReader`] (contents, single parts). A restore needs a database, so it lives in
 //! `backup-cli`, on [`BackupReader::flow`].
 //!
 //! The concrete ends come from the other crates: pg_dump and pg_restore from `backup-pg`, a tar
@@ -172,6 +174,7 @@ mod proven;
 mod prune;
 mod read;
 mod reader_mark;
+mod rekey;
 mod repair;
 mod restore_note;
 mod retention;
@@ -206,6 +209,7 @@ pub use prune::{
 };
 pub use read::{BackupReader, Origin};
 pub use reader_mark::{READER_TIMEOUT, ReaderMark, ReaderMarks};
+pub use rekey::{OldCopy, RekeyPlan, RekeyReport, clear_remains, rekey, successor};
 pub use repair::{RepairReport, RepairedFile, UnrepairedFile, repair};
 pub use restore_note::restore_note;
 pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, RetentionRules};

@@ -52,6 +52,24 @@ pub struct Manifest {
     /// What one must know before relying on it, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The older backup that this one was made of by `rekey`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekeyed: Option<Rekeyed>,
+}
+
+/// A backup that holds the data of an older one, encrypted anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rekeyed {
+    /// Id of the older one.
+    pub from: String,
+    /// When the older one's last part was complete: so old is the data.
+    pub finished: Timestamp,
+    /// When it was encrypted anew.
+    pub at: Timestamp,
+    /// Name and version of the program that did.
+    pub tool: String,
+    /// Host that did.
+    pub host: String,
 }
 
 /// What was backed up. Two backups of one job must agree in it.

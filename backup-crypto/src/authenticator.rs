@@ -14,7 +14,7 @@ use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use rand::rngs::OsRng;
 
-use crate::certificate::{AnyKey, fingerprint, key_id, read_keys, signers};
+use crate::certificate::{AnyKey, Use, fingerprint, key_id, read_keys, select, signers};
 use crate::{Passphrase, SecretKey, hmac_seal};
 
 pub(crate) const STAGE: &str = "manifest signature";
@@ -208,6 +208,15 @@ impl Signer {
     /// Fingerprint of the certificate, as gpg prints it.
     pub fn fingerprint(&self) -> String {
         fingerprint(&self.0.primary_key)
+    }
+
+    /// From when on its signatures are refused: those made before stay good. `None` without an
+    /// expiry date.
+    ///
+    /// # Errors
+    /// A usage error when it is revoked or not meant for signing: none of its signatures counts.
+    pub fn expires(&self) -> Result<Option<SystemTime>> {
+        select(&self.0, Use::Sign, SystemTime::now()).map(|usable| usable.expires)
     }
 }
 

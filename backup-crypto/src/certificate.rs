@@ -78,13 +78,21 @@ fn no_key(error: pgp::errors::Error) -> Error {
     Error::usage(STAGE, "the file can't be read as an OpenPGP key").caused_by(error)
 }
 
-/// The newest key of `certificate` that may be used for `wanted` at `now`.
+/// The newest key of `certificate` that may be used for `wanted` at `now`. Where all of them
+/// have expired, the newest of these: a backup to an old key is better than none, and its owner
+/// can still open it. Never a revoked one.
 pub(crate) fn select(
     certificate: &SignedPublicKey,
     wanted: Use,
     now: SystemTime,
 ) -> Result<Usable> {
-    let when = When { now: timestamp(now), used: timestamp(now) };
+    let now = timestamp(now);
+    let strict = select_at(certificate, wanted, When { now, used: now });
+    let before_any_expiry = When { now, used: Timestamp::from_secs(0) };
+    strict.or_else(|error| select_at(certificate, wanted, before_any_expiry).map_err(|_| error))
+}
+
+fn select_at(certificate: &SignedPublicKey, wanted: Use, when: When) -> Result<Usable> {
     let primary = PrimaryState::of(certificate, when)?;
     let candidates = candidates(certificate, &primary, wanted, when);
     let newest = candidates.into_iter().filter_map(Result::ok).max_by_key(|usable| {
@@ -106,6 +114,22 @@ pub(crate) fn signers(
     let primary = PrimaryState::of(certificate, when)?;
     let usable = candidates(certificate, &primary, Use::Sign, when).into_iter();
     Ok(usable.filter_map(Result::ok).map(|usable| usable.key).collect())
+}
+
+/// Whether it is because of a revocation that nothing of `certificate` may be used for `wanted`.
+pub(crate) fn is_revoked(certificate: &SignedPublicKey, wanted: Use, now: SystemTime) -> bool {
+    if primary_is_revoked(certificate) {
+        return true;
+    }
+    let when = When { now: timestamp(now), used: Timestamp::from_secs(0) };
+    let Ok(primary) = PrimaryState::of(certificate, when) else { return false };
+    let all = candidates(certificate, &primary, wanted, when);
+    !all.iter().any(Result::is_ok) && all.iter().any(|one| matches!(one, Err(Unfit::Revoked)))
+}
+
+fn primary_is_revoked(certificate: &SignedPublicKey) -> bool {
+    let key = &certificate.primary_key;
+    certificate.details.revocation_signatures.iter().any(|s| s.verify_key(key).is_ok())
 }
 
 /// The two times that matter: the newest self-signatures of `now` say what holds, for a key that
@@ -146,7 +170,7 @@ impl PrimaryState {
         let key = &certificate.primary_key;
         let name = || format!("the key {}", fingerprint(key));
         let details = &certificate.details;
-        if details.revocation_signatures.iter().any(|s| s.verify_key(key).is_ok()) {
+        if primary_is_revoked(certificate) {
             return Err(Error::usage(STAGE, format!("{} is revoked", name()))
                 .next_step("use the key that replaced it"));
         }

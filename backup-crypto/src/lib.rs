@@ -34,7 +34,7 @@ mod secret_key;
 pub use authenticator::{Authentic, Authenticator, Signer};
 pub use openpgp::OpenPgp;
 pub use passphrase::Passphrase;
-pub use recipient::Recipient;
+pub use recipient::{Certificate, Recipient};
 pub use recognise::{RECOGNISE_BYTES, recognise};
 pub use secret_key::SecretKey;
 

@@ -71,6 +71,17 @@ impl SecretKey {
         [key_id(&self.key.primary_key)].into_iter().chain(subkeys).collect()
     }
 
+    /// When the key that signs expires, or did. `None` for one without an expiry date.
+    ///
+    /// Signatures that are made later are refused by everybody whose copy of the public key
+    /// says so, until they get one with a later date.
+    ///
+    /// # Errors
+    /// A usage error when it is revoked or not meant for signing.
+    pub fn signing_expires(&self) -> Result<Option<SystemTime>> {
+        select(&self.certificate(), Use::Sign, SystemTime::now()).map(|usable| usable.expires)
+    }
+
     pub(crate) fn certificate(&self) -> SignedPublicKey {
         self.key.to_public_key()
     }

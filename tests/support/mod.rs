@@ -1,6 +1,7 @@
 //! The program as a user runs it, in a folder of its own.
 
 mod claims;
+pub mod keys;
 mod processes;
 pub mod stores;
 

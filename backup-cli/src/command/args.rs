@@ -4,6 +4,7 @@ mod adopt;
 mod drill;
 mod files;
 mod prune;
+mod recovery;
 mod restore;
 mod verify;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use adopt::AdoptArgs;
 pub use drill::DrillArgs;
 pub use prune::{PinArgs, PruneArgs, UnpinArgs};
+pub use recovery::{RecoverArgs, RecoveryKitArgs, RekeyArgs};
 pub use restore::RestoreArgs;
 pub use verify::{LevelArg, VerifyArgs};
 
@@ -97,6 +99,12 @@ pub enum Verb {
     Pin(PinArgs),
     /// Take a backup's pin away
     Unpin(UnpinArgs),
+    /// Encrypt older backups anew, under the keys of today
+    Rekey(RekeyArgs),
+    /// Write what one needs when this host is gone, without a secret
+    RecoveryKit(RecoveryKitArgs),
+    /// Bring everything back on a new server, from the storage and the key alone
+    Recover(RecoverArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

@@ -17,11 +17,18 @@ pub async fn run(args: &ConfigArgs, session: &Session) -> Result<u8> {
     let (path, config) = setup::config(&session.common)?;
     let deployment = Deployment::new(config, setup::environment())?;
     deployment.check().await?;
+    let warnings = deployment.key_warnings().await?;
+    for warning in &warnings {
+        session.context.warn(&format!("{}; {}", warning.message, warning.fix));
+    }
+    let warnings: Vec<&str> = warnings.iter().map(|warning| warning.message.as_str()).collect();
     let config = deployment.config();
     let jobs: Vec<&str> = config.job.keys().map(String::as_str).collect();
     let storages: Vec<&str> = config.storage.keys().map(String::as_str).collect();
     if session.common.json {
-        output::print_json(&json!({ "config": path, "jobs": jobs, "storages": storages }))?;
+        output::print_json(
+            &json!({ "config": path, "jobs": jobs, "storages": storages, "warnings": warnings }),
+        )?;
     } else {
         output::print(&format!(
             "{} is fine: jobs {}; storages {}\nWhether servers and storages answer: marb-backup doctor\n",

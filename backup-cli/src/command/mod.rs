@@ -15,6 +15,9 @@ mod output;
 mod pin;
 mod progress;
 mod prune;
+mod recover;
+mod recovery_kit;
+mod rekey;
 mod restore;
 mod setup;
 mod show;
@@ -126,6 +129,9 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Prune(args) => prune::run(args, &session).await,
         Verb::Pin(args) => pin::pin(args, &session).await,
         Verb::Unpin(args) => pin::unpin(args, &session).await,
+        Verb::Rekey(args) => rekey::run(args, &session).await,
+        Verb::RecoveryKit(args) => recovery_kit::run(args, &session).await,
+        Verb::Recover(args) => recover::run(args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

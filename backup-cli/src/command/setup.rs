@@ -11,7 +11,7 @@ use backup_cli::config::{
 };
 use backup_core::{Error, Result};
 
-use super::args::{BackupArgs, Between, Common, From, JobFlags};
+use super::args::{BackupArgs, Between, Common, From, JobFlags, RecoverArgs};
 
 /// The environment of this process.
 pub fn environment() -> Environment {
@@ -118,6 +118,58 @@ pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
     };
     add_keys(&mut config.encryption, from);
     deployment(config, common)
+}
+
+/// The deployment for a recovery: storages by URL, the options of a config where one is given.
+///
+/// # Errors
+/// When flags or config are wrong, or neither names a storage.
+pub fn for_recovery(args: &RecoverArgs, common: &Common) -> Result<Deployment> {
+    // On an empty machine only a config that is named counts, or the one in its usual place.
+    let mut config = match find_config(common.config.as_deref(), &environment()) {
+        Some(path) => Config::read(&path)?,
+        None => Config::default(),
+    };
+    if !args.from.is_empty() {
+        let known = std::mem::take(&mut config.storage);
+        config.storage = storages(&args.from)?;
+        let same = |a: &str, b: &str| a.trim_end_matches('/') == b.trim_end_matches('/');
+        for storage in config.storage.values_mut() {
+            let configured = known.values().find(|other| same(&other.url, &storage.url));
+            if let Some(configured) = configured {
+                *storage = configured.clone();
+            }
+        }
+    }
+    super::recover::no_place(&config)?;
+    leave_out_what_is_gone(&mut config);
+    let keys = From {
+        passphrase_file: args.passphrase_file.clone(),
+        secret_keys: args.secret_keys.clone(),
+        secret_key_passphrase_file: args.secret_key_passphrase_file.clone(),
+        ..From::default()
+    };
+    add_keys(&mut config.encryption, &keys);
+    config.encryption.trusted_signers.extend(args.trusted_signers.iter().cloned());
+    Deployment::new(config, environment())
+}
+
+/// What a config names and a new machine need not have: nothing of it is needed to read.
+fn leave_out_what_is_gone(config: &mut Config) {
+    config.env_file = config.env_file.take().filter(|path| path.exists());
+    let has_env_file = config.env_file.is_some();
+    let encryption = &mut config.encryption;
+    encryption.recipients.clear();
+    encryption.secret_keys.retain(|path| path.exists());
+    encryption.trusted_signers.retain(|path| path.exists());
+    encryption.signing_key = encryption.signing_key.take().filter(|path| path.exists());
+    let is_there = |value: &Value| match value {
+        Value::File(from) => from.file.exists(),
+        Value::Env(from) => has_env_file || environment().get(&from.env).is_some(),
+        Value::Literal(_) | Value::Command(_) => true,
+    };
+    encryption.passphrase = encryption.passphrase.take().filter(is_there);
+    encryption.secret_key_passphrase = encryption.secret_key_passphrase.take().filter(is_there);
 }
 
 /// The deployment for copying, and the names of the two storages in it.

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 /// # Errors
 /// [`ErrorKind::Usage`](backup_core::ErrorKind::Usage) when the text can't be understood; it is
 /// never repeated.
-pub(super) fn with_database(text: &SecretString, name: &str) -> Result<SecretString> {
+pub(crate) fn with_database(text: &SecretString, name: &str) -> Result<SecretString> {
     let text = text.expose_secret().trim();
     let wanted = text.parse::<Connection>()?.with_database(name);
     // Secrets are the same whenever everything else is: the places are cut at the same marks.
@@ -25,7 +25,7 @@ pub(super) fn with_database(text: &SecretString, name: &str) -> Result<SecretStr
 }
 
 /// The password of a URL as it stands there: it must not be seen in anybody's output.
-pub(super) fn password(text: &SecretString) -> Option<SecretString> {
+pub(crate) fn password(text: &SecretString) -> Option<SecretString> {
     let (_, rest) = text.expose_secret().split_once("://")?;
     let (login, _) = rest.split_once('@')?;
     let (_, password) = login.split_once(':')?;

@@ -18,8 +18,8 @@ use crate::pipeline::{self, Context, Flow, Limits, Policy, Stage};
 use crate::restore_note::restore_note;
 use crate::{
     Authenticate, BackupId, CONTENTS_FORMAT, Catalog, CatalogEntry, Contents, Digest, Error,
-    MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Result,
-    Source, SourceIdentity, Storage, Transform, layout,
+    MANIFEST_FORMAT, Manifest, Part, PartContents, PartRole, PostgresVersions, Query, Rekeyed,
+    Result, Source, SourceIdentity, Storage, Transform, layout,
 };
 use folder::Folder;
 pub use legacy::{LEGACY, LegacyFile, take_over};
@@ -67,6 +67,10 @@ pub struct BackupPlan {
     pub adopt: bool,
     /// When the run started: becomes the backup's id.
     pub started: Timestamp,
+    /// What one must know of this backup, a line each, beside what the sources tell.
+    pub notes: Vec<String>,
+    /// The older backup that this one takes the place of.
+    pub rekeyed: Option<Rekeyed>,
 }
 
 /// One part to store.
@@ -262,10 +266,13 @@ async fn finish(
     };
     write_part(plan, &described, folder, manifest, context).await?;
 
-    // Of old files nobody knows when they were finished: their time stands for both.
-    if manifest.kind != LEGACY {
-        manifest.finished = Timestamp::now().max(manifest.started);
-    }
+    manifest.finished = match &plan.rekeyed {
+        // The data is as old as it was.
+        Some(rekeyed) => rekeyed.finished,
+        // Of old files nobody knows when they were finished: their time stands for both.
+        None if manifest.kind == LEGACY => manifest.finished,
+        None => Timestamp::now().max(manifest.started),
+    };
     let note = restore_note(manifest).into_bytes();
     folder.write_companion(layout::RESTORE_NOTE, note, manifest, context).await?;
     let json = manifest.to_json()?;
@@ -293,7 +300,8 @@ fn blank_manifest(plan: &BackupPlan, id: BackupId) -> Manifest {
         postgres: plan.postgres.clone(),
         parts: Vec::new(),
         companions: Vec::new(),
-        notes: Vec::new(),
+        notes: plan.notes.clone(),
+        rekeyed: plan.rekeyed.clone(),
     }
 }
 

@@ -169,7 +169,7 @@ impl<'a, 'b> Files<'a, 'b> {
 }
 
 /// A small object; `None` when there is none.
-pub(super) async fn read_if_there(
+pub(crate) async fn read_if_there(
     storage: &Arc<dyn Storage>,
     key: &str,
 ) -> Result<Option<Vec<u8>>> {

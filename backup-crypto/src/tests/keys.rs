@@ -6,7 +6,7 @@ use backup_core::ErrorKind;
 
 use super::gpg::Gpg;
 use super::*;
-use crate::{Recipient, SecretKey, Signer};
+use crate::{Authenticator, Certificate, Recipient, SecretKey, Signer};
 
 /// Makes a key with the clock set back, valid for two years from then.
 fn expired(gpg: &Gpg, name: &str) {
@@ -25,6 +25,14 @@ fn expired(gpg: &Gpg, name: &str) {
         b"",
     )
     .unwrap();
+}
+
+/// Revokes a key by the certificate that gpg made for it.
+fn revoke(gpg: &Gpg, name: &str) {
+    let file = format!("{}.rev", fingerprint(gpg, name));
+    let certificate = std::fs::read_to_string(gpg.home().join("openpgp-revocs.d").join(file));
+    let certificate = certificate.unwrap().replace(":-----BEGIN", "-----BEGIN");
+    gpg.run(&["--import"], certificate.as_bytes()).unwrap();
 }
 
 fn fingerprint(gpg: &Gpg, name: &str) -> String {
@@ -68,21 +76,14 @@ fn an_expiry_date_is_told() {
 #[test]
 fn a_key_that_may_not_be_used_is_refused_with_the_reason() {
     let gpg = Gpg::new();
-    expired(&gpg, "Old");
     gpg.run(
         &["--passphrase", "", "--quick-generate-key", "Notary", "ed25519", "sign", "never"],
         b"",
     )
     .unwrap();
     gpg.generate("Lost", "future-default", "");
-    let certificate =
-        gpg.home().join("openpgp-revocs.d").join(format!("{}.rev", fingerprint(&gpg, "Lost")));
-    let certificate =
-        std::fs::read_to_string(certificate).unwrap().replace(":-----BEGIN", "-----BEGIN");
-    gpg.run(&["--import"], certificate.as_bytes()).unwrap();
-    for (name, reason) in
-        [("Old", "expired"), ("Notary", "no key for encryption"), ("Lost", "is revoked")]
-    {
+    revoke(&gpg, "Lost");
+    for (name, reason) in [("Notary", "no key for encryption"), ("Lost", "is revoked")] {
         let error = Recipient::parse(&gpg.public(name)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.message().contains(reason), "{name}: {error}");
@@ -96,13 +97,72 @@ fn an_extended_expiry_date_counts() {
     let gpg = Gpg::new();
     expired(&gpg, "Old");
     let old = fingerprint(&gpg, "Old");
-    let error = Recipient::parse(&gpg.public("Old")).unwrap_err();
-    assert!(error.message().contains("expired"), "{error}");
+    assert!(gpg.recipient("Old").is_expired(SystemTime::now()));
     gpg.run(&["--passphrase", "", "--quick-set-expire", &old, "1y"], b"").unwrap();
     let recipient = gpg.recipient("Old");
     assert!(recipient.expires().unwrap() > SystemTime::now());
     let sealed = seal(&OpenPgp::new().with_recipient(recipient), b"data");
     assert_eq!(gpg.decrypt("", &sealed), b"data");
+}
+
+#[test]
+fn what_is_encrypted_to_an_expired_or_later_revoked_key_opens() {
+    let gpg = Gpg::new();
+    expired(&gpg, "Old");
+    let recipient = gpg.recipient("Old");
+    assert!(recipient.is_expired(SystemTime::now()) && recipient.expires().is_some());
+    let sealed = seal(&OpenPgp::new().with_recipient(recipient), b"data");
+    // Both by gpg and here.
+    assert_eq!(gpg.decrypt("", &sealed), b"data");
+    let ours = OpenPgp::new().with_secret_key(gpg.secret_key("Old"));
+    assert_eq!(open(&ours, &sealed).unwrap(), b"data");
+
+    gpg.generate("Lost", "future-default", "");
+    let sealed = seal(&OpenPgp::new().with_recipient(gpg.recipient("Lost")), b"data");
+    revoke(&gpg, "Lost");
+    let ours = OpenPgp::new().with_secret_key(gpg.secret_key("Lost"));
+    assert_eq!(open(&ours, &sealed).unwrap(), b"data");
+    assert_eq!(gpg.decrypt("", &sealed), b"data");
+}
+
+#[test]
+fn a_revoked_certificate_is_told_beside_the_others() {
+    let gpg = Gpg::new();
+    gpg.generate("Ed", "future-default", "");
+    gpg.generate("Lost", "future-default", "");
+    revoke(&gpg, "Lost");
+    let all = Certificate::parse(&gpg.run(&["--export"], b"").unwrap()).unwrap();
+    let told: Vec<String> = all
+        .iter()
+        .map(|one| match one {
+            Certificate::Usable(recipient) => format!("good {}", recipient.fingerprint()),
+            Certificate::Revoked { fingerprint } => format!("revoked {fingerprint}"),
+        })
+        .collect();
+    let expected = [("good", "Ed"), ("revoked", "Lost")]
+        .map(|(how, name)| format!("{how} {}", fingerprint(&gpg, name)));
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn an_expired_key_still_signs_and_tells_since_when() {
+    let gpg = Gpg::new();
+    expired(&gpg, "Old");
+    let key = gpg.secret_key("Old");
+    assert!(key.signing_expires().unwrap().unwrap() < SystemTime::now());
+    let signer = Signer::parse(&gpg.public("Old")).unwrap().remove(0);
+    assert_eq!(signer.expires().unwrap(), key.signing_expires().unwrap());
+    let signature = Authenticator::by_key(key.clone()).sign(b"manifest").unwrap();
+    let known = Authenticator::new().trusting_signer(signer);
+    assert_eq!(known.verify(b"manifest", &signature).unwrap_err().kind(), ErrorKind::Refused);
+    // A later date makes good what was signed meanwhile.
+    let old = fingerprint(&gpg, "Old");
+    gpg.run(&["--passphrase", "", "--quick-set-expire", &old, "1y"], b"").unwrap();
+    let extended = Signer::parse(&gpg.public("Old")).unwrap().remove(0);
+    Authenticator::new().trusting_signer(extended).verify(b"manifest", &signature).unwrap();
+    gpg.generate("Lost", "future-default", "");
+    revoke(&gpg, "Lost");
+    assert!(gpg.secret_key("Lost").signing_expires().is_err());
 }
 
 #[test]
