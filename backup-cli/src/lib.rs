@@ -35,6 +35,7 @@ mod opened_source;
 mod reading;
 mod restore_from;
 mod restoring;
+pub mod schedule;
 mod sql_check;
 mod swapping;
 mod verifying;

@@ -2,6 +2,7 @@
 
 mod drill;
 mod restore;
+mod schedule;
 mod verify;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use drill::DrillArgs;
 pub use restore::RestoreArgs;
+pub use schedule::{Kind, RunArgs, ScheduleArgs};
 pub use verify::{LevelArg, VerifyArgs};
 
 /// Backs up PostgreSQL, encrypted, and brings it back.
@@ -81,6 +83,10 @@ pub enum Verb {
     Copy(CopyArgs),
     /// Copy every backup that a storage lacks from another one
     Sync(SyncArgs),
+    /// Write or install what makes jobs run by themselves: systemd's units, cron's table
+    Schedule(ScheduleArgs),
+    /// Stay and do everything on its schedule, for containers
+    Run(RunArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

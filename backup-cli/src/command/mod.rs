@@ -13,6 +13,8 @@ mod list;
 mod output;
 mod progress;
 mod restore;
+mod run;
+mod schedule;
 mod setup;
 mod show;
 mod verify;
@@ -118,6 +120,8 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Cat(args) => cat::run(args, &session).await,
         Verb::Copy(args) => copy::copy(args, &session).await,
         Verb::Sync(args) => copy::sync(args, &session).await,
+        Verb::Schedule(args) => schedule::run(&args, &session),
+        Verb::Run(args) => run::run(&args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

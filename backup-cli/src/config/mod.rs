@@ -5,6 +5,7 @@ mod env_file;
 mod environment;
 mod load;
 mod restore;
+mod schedule;
 mod storage;
 mod value;
 
@@ -14,6 +15,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::schedule::Calendar;
+
 pub use drill::{DrillConfig, DrillServerConfig};
 pub use environment::Environment;
 pub use load::{DEFAULT_LOCATIONS, find_config};
@@ -21,6 +24,7 @@ pub use restore::{
     Argv, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, DEFAULT_KEEP_OLD, DEFAULT_SESSION_TIMEOUT,
     HealthConfig, RestoreConfig,
 };
+pub use schedule::SchedulesConfig;
 pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
@@ -47,6 +51,8 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// Where backups are tried out.
     pub drill: DrillConfig,
+    /// What is done on schedules, and when.
+    pub schedules: SchedulesConfig,
 }
 
 /// `[encryption]`: what encrypts, signs and opens backups.
@@ -98,6 +104,9 @@ pub struct JobConfig {
     /// Where the application's version comes from, for the manifest.
     #[serde(default)]
     pub app_version: Option<Value>,
+    /// When it runs by itself, `"02:00"` or `"Sun 03:00"`.
+    #[serde(default)]
+    pub schedule: Option<Calendar>,
 }
 
 /// What to dump.
@@ -161,6 +170,7 @@ impl JobConfig {
             objects: BTreeMap::new(),
             timeout: None,
             app_version: None,
+            schedule: None,
         }
     }
 }
