@@ -36,7 +36,11 @@ impl Deployment {
         let passphrase_text = self.fetch(config.passphrase.as_ref(), "passphrase").await?;
         let unlock = self.fetch(config.secret_key_passphrase.as_ref(), "secret key").await?;
         let unlock = unlock.as_ref().map(passphrase).transpose()?;
-        let signing = read_secret_keys(config.signing_key.as_slice(), unlock.as_ref())?;
+        let readable = |paths: &[PathBuf]| -> Vec<PathBuf> {
+            paths.iter().map(|path| self.environment().credential(path)).collect()
+        };
+        let signing_key = readable(config.signing_key.as_slice());
+        let signing = read_secret_keys(&signing_key, unlock.as_ref())?;
         let (recipients, revoked) = read_recipients(&config.recipients)?;
         Ok(Keys {
             passphrase: passphrase_text.as_ref().map(passphrase).transpose()?,
@@ -44,7 +48,7 @@ impl Deployment {
             recipients,
             revoked,
             old_passphrases: Vec::new(),
-            secret_keys: read_secret_keys(&config.secret_keys, unlock.as_ref())?,
+            secret_keys: read_secret_keys(&readable(&config.secret_keys), unlock.as_ref())?,
             signing_key: signing.into_iter().next(),
             trusted_signers: read_signers(&config.trusted_signers)?,
         })

@@ -43,6 +43,7 @@ mod recovery;
 mod rekeying;
 mod restore_from;
 mod restoring;
+pub mod schedule;
 mod sql_check;
 mod swapping;
 mod verifying;

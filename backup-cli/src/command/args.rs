@@ -6,6 +6,7 @@ mod files;
 mod prune;
 mod recovery;
 mod restore;
+mod schedule;
 mod verify;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use drill::DrillArgs;
 pub use prune::{PinArgs, PruneArgs, UnpinArgs};
 pub use recovery::{RecoverArgs, RecoveryKitArgs, RekeyArgs};
 pub use restore::RestoreArgs;
+pub use schedule::{Kind, RunArgs, ScheduleArgs};
 pub use verify::{LevelArg, VerifyArgs};
 
 /// Backs up PostgreSQL, encrypted, and brings it back.
@@ -105,6 +107,10 @@ pub enum Verb {
     RecoveryKit(RecoveryKitArgs),
     /// Bring everything back on a new server, from the storage and the key alone
     Recover(RecoverArgs),
+    /// Write or install what makes jobs run by themselves: systemd's units, cron's table
+    Schedule(ScheduleArgs),
+    /// Stay and do everything on its schedule, for containers
+    Run(RunArgs),
     /// Check every prerequisite, with the fix for what is missing
     Doctor(DoctorArgs),
     /// Work on the configuration

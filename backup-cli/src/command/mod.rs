@@ -19,6 +19,8 @@ mod recover;
 mod recovery_kit;
 mod rekey;
 mod restore;
+mod run;
+mod schedule;
 mod setup;
 mod show;
 mod verify;
@@ -132,6 +134,8 @@ async fn dispatch(verb: Verb, session: Session) -> Result<u8> {
         Verb::Rekey(args) => rekey::run(args, &session).await,
         Verb::RecoveryKit(args) => recovery_kit::run(args, &session).await,
         Verb::Recover(args) => recover::run(args, &session).await,
+        Verb::Schedule(args) => schedule::run(&args, &session),
+        Verb::Run(args) => run::run(&args, &session).await,
         Verb::Doctor(args) => doctor::run(args, &session).await,
         Verb::Config(args) => config::run(&args, &session).await,
         Verb::Completions(args) => generate::completions(args.shell),

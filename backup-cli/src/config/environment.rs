@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{Error, Result};
 
+use crate::schedule::credential_name;
+
+/// Where systemd puts a service's credentials.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
 /// Environment variables, and behind them those of a `.env` file.
 ///
 /// The library never reads the process's own environment; the program passes
@@ -37,7 +42,7 @@ impl Environment {
     /// # Errors
     /// When the file can't be read, or a line is no assignment.
     pub fn with_env_file(mut self, path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let text = std::fs::read_to_string(self.credential(path)).map_err(|e| {
             Error::usage("env file", format!("{} can't be read", path.display()))
                 .caused_by(e)
                 .next_step("correct `env_file`, or let this user read the file")
@@ -52,6 +57,14 @@ impl Environment {
         // What is no text counts as absent: a mangled passphrase would be another passphrase.
         let value = process.and_then(|value| value.to_str()).map(str::to_owned);
         value.or_else(|| self.file.get(name).cloned()).filter(|value| !value.is_empty())
+    }
+
+    /// Where a file with a secret is to be read: systemd's copy of it when the unit that
+    /// `schedule systemd` wrote has one (`LoadCredential`), else the file itself.
+    pub fn credential(&self, path: &Path) -> PathBuf {
+        let folder = self.process.get(std::ffi::OsStr::new(CREDENTIALS_VARIABLE));
+        let copy = folder.map(|folder| Path::new(folder).join(credential_name(path)));
+        copy.filter(|copy| path.is_absolute() && copy.is_file()).unwrap_or_else(|| path.to_owned())
     }
 
     /// The program search path.

@@ -67,6 +67,7 @@ impl Config {
             layout::check_job_name(name)?;
             self.check_job(name, job)?;
         }
+        self.schedules.check()?;
         self.restore.check()
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod load;
 mod restore;
 mod retention;
+mod schedule;
 mod storage;
 mod value;
 
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::schedule::Calendar;
 
 pub use drill::{DrillConfig, DrillServerConfig};
 pub use environment::Environment;
@@ -25,6 +28,7 @@ pub use restore::{
     HealthConfig, RestoreConfig,
 };
 pub use retention::{DEFAULT_MAX_DELETE, RetentionConfig};
+pub use schedule::SchedulesConfig;
 pub use storage::{ObjectLockConfig, ObjectLockMode, ObjectsConfig, StorageConfig};
 pub use value::{FromCommand, FromEnv, FromFile, Value};
 
@@ -51,6 +55,8 @@ pub struct Config {
     pub restore: RestoreConfig,
     /// Where backups are tried out.
     pub drill: DrillConfig,
+    /// What is done on schedules, and when.
+    pub schedules: SchedulesConfig,
 }
 
 /// `[encryption]`: what encrypts, signs and opens backups.
@@ -108,6 +114,9 @@ pub struct JobConfig {
     /// Which backups are kept.
     #[serde(default)]
     pub retention: Option<RetentionConfig>,
+    /// When it runs by itself, `"02:00"` or `"Sun 03:00"`.
+    #[serde(default)]
+    pub schedule: Option<Calendar>,
 }
 
 /// What to dump.
@@ -178,6 +187,7 @@ impl JobConfig {
             timeout: None,
             app_version: None,
             retention: None,
+            schedule: None,
         }
     }
 }

@@ -142,7 +142,7 @@ impl Value {
                 Error::usage(what, format!("the variable {} is not set", from.env))
                     .next_step(format!("set {} or put it into `env_file`", from.env))
             })?,
-            Value::File(from) => read_file(what, &from.file)?,
+            Value::File(from) => read_file(what, &environment.credential(&from.file))?,
             Value::Command(from) => run(what, &from.command).await?,
         };
         // As gpg reads a passphrase file: a carriage return belongs to the line.
