@@ -47,7 +47,7 @@ impl Deployment {
         context: &Context,
     ) -> Result<InPlacePlan> {
         refuse_selection(options)?;
-        let source = self.open_source(from, options, context).await?;
+        let source = self.open_for_restore(from, options, context).await?;
         context.step("reading the backup to its end");
         let archive = source.check(context).await?;
         let sink = self.restore_sink(&source, options, true).await?;
@@ -67,7 +67,7 @@ impl Deployment {
         context: &Context,
     ) -> Result<InPlaceSummary> {
         refuse_selection(options)?;
-        let source = self.open_source(from, options, context).await?;
+        let source = self.open_for_restore(from, options, context).await?;
         context.step("reading the backup to its end, before anything is touched");
         let archive = source.check(context).await?;
         let sink = self.restore_sink(&source, options, true).await?;

@@ -49,6 +49,27 @@ impl Deployment {
         }
     }
 
+    /// The same for a restore that is to last: tells of another version of the application, and
+    /// of files that the backup holds as well.
+    pub(crate) async fn open_for_restore(
+        &self,
+        from: RestoreFrom<'_>,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<OpenedSource> {
+        let mut source = self.open_source(from, options, context).await?;
+        let Some((reader, ..)) = source.backup() else { return Ok(source) };
+        let manifest = reader.manifest();
+        self.warn_of_other_version(manifest, context).await;
+        if manifest.part(PartRole::Files).is_some() {
+            let id = &manifest.id;
+            source.notes.push(format!(
+                "the backup holds files, too: marb-backup restore {id} --into FOLDER"
+            ));
+        }
+        Ok(source)
+    }
+
     async fn open_backup(
         &self,
         entry: &CatalogEntry,
@@ -67,23 +88,17 @@ impl Deployment {
         })?;
         let contents = reader.contents(context).await?;
         self.check_origin(&reader, options.accept_unsigned, context).await?;
-        self.warn_of_other_version(reader.manifest(), context).await;
         let globals = match reader.manifest().part(PartRole::Globals) {
             Some(part) if options.globals => {
                 Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
             }
             _ => None,
         };
-        let has_files = reader.manifest().part(PartRole::Files).is_some();
-        let notes = has_files.then(|| {
-            format!("the backup holds files, too: marb-backup restore {} --into FOLDER", entry.id)
-        });
-        let notes = notes.into_iter().collect();
         Ok(OpenedSource {
             label: entry.id.to_string(),
             globals,
             plain_bytes: contents.part(&part.name).map(|plain| plain.bytes),
-            notes,
+            notes: Vec::new(),
             kind: Kind::Backup { reader: Box::new(reader), part, contents: Box::new(contents) },
         })
     }

@@ -129,7 +129,7 @@ impl Deployment {
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<RestoreSummary> {
-        let source = self.open_source(from, options, context).await?;
+        let source = self.open_for_restore(from, options, context).await?;
         self.restore_source(&source, options, false, context).await
     }
 

@@ -103,7 +103,7 @@ impl Deployment {
         let swap = site.swap();
         context.cancel.guard(swap.refuse_unfinished()).await?;
         let run = swap.new_run(Timestamp::now()).await?;
-        let source = self.open_source(from, &options.restore, context).await?;
+        let source = self.open_for_restore(from, &options.restore, context).await?;
         self.swap_plan(&site, &source, options, &run, context).await
     }
 
@@ -127,7 +127,7 @@ impl Deployment {
         let swap = site.swap();
         context.cancel.guard(swap.refuse_unfinished()).await?;
         let run = swap.new_run(Timestamp::now()).await?;
-        let source = self.open_source(from, &options.restore, context).await?;
+        let source = self.open_for_restore(from, &options.restore, context).await?;
         let plan = self.swap_plan(&site, &source, options, &run, context).await?;
         tell(&plan);
         plan.refuse_blocking()?;
