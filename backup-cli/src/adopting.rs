@@ -256,6 +256,8 @@ impl Looking<'_> {
             timeout: DEFAULT_TIMEOUT,
             limits: Limits::default(),
             adopt: true,
+            notes: Vec::new(),
+            rekeyed: None,
             started: file.time,
         })
     }

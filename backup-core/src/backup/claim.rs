@@ -208,14 +208,18 @@ impl<'a> Purpose<'a> {
         Self { word: PRUNE, host: Some(host) }
     }
 
-    /// Whether a claim is that of a prune which must be dead: there is only one for a job on a
-    /// host, and this is it.
+    /// To remove the old copy of a backup that was encrypted anew, from this host, whose lock of
+    /// the job is held.
+    pub(crate) fn rekey(host: &'a str) -> Self {
+        Self { word: "rekey", host: Some(host) }
+    }
+
+    /// Whether a claim is that of a run which must be dead: there is only one such for a job on
+    /// a host, and this is it.
     fn succeeds(&self, claimed: &Claimed) -> bool {
-        let prune = |word: Option<&str>| word == Some(PRUNE);
-        prune(Some(self.word))
-            && prune(claimed.purpose.as_deref())
-            && self.host.is_some()
+        self.host.is_some()
             && claimed.host.as_deref() == self.host
+            && claimed.purpose.as_deref() == Some(self.word)
     }
 }
 

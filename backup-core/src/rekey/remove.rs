@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::RekeyPlan;
-use crate::backup::claim::Hold;
+use crate::backup::claim::{Hold, Purpose};
 use crate::copy::read_if_there;
-use crate::layout::{CLAIM, MANIFEST, SHA256SUMS};
+use crate::layout::{CLAIM, MANIFEST, PIN, SHA256SUMS};
 use crate::pipeline::{Context, Limits, within};
 use crate::{BackupId, CatalogEntry, Error, ErrorKind, Manifest, Result, Storage};
-
-/// File name of the mark that keeps a backup from being pruned.
-const PIN: &str = "pin.json";
 
 /// What became of the old copy in a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +33,8 @@ pub(super) async fn remove(
         return Ok(lock);
     }
     let folder = entry.folder();
-    let hold = hold(storage, &folder, Some(&entry.manifest), &plan.host, plan.limits).await?;
+    let (manifest, purpose) = (Some(&entry.manifest), Purpose::rekey(&plan.host));
+    let hold = Hold::take(storage, &folder, manifest, purpose, now, plan.limits).await?;
     let hold = hold.ok_or_else(|| {
         let message = format!("somebody is at work in {folder} of storage {}", storage.name());
         Error::new(ErrorKind::Locked, "rekey", message).next_step("run it again later")
@@ -45,29 +42,6 @@ pub(super) async fn remove(
     let removed = remove_held(entry, storage, &folder, plan.limits).await;
     hold.release(context).await;
     removed.map(|()| OldCopy::Removed)
-}
-
-/// Holds the old folder. A claim of an earlier `rekey` of this host is of a run that was killed:
-/// runs of one host exclude each other.
-async fn hold(
-    storage: &Arc<dyn Storage>,
-    folder: &str,
-    manifest: Option<&Manifest>,
-    host: &str,
-    limits: Limits,
-) -> Result<Option<Hold>> {
-    #[derive(Deserialize)]
-    struct Claim {
-        purpose: String,
-    }
-    let purpose = format!("rekey on {host}");
-    let key = format!("{folder}/{CLAIM}");
-    let there = read_if_there(storage, &key).await?;
-    let there = there.and_then(|json| serde_json::from_slice::<Claim>(&json).ok());
-    if there.is_some_and(|claim| claim.purpose == purpose) {
-        within(storage.name(), limits.sink_stall, storage.delete(&key)).await?;
-    }
-    Hold::take(storage, folder, manifest, &purpose, Timestamp::now(), limits).await
 }
 
 async fn remove_held(
@@ -181,7 +155,9 @@ pub async fn clear_remains(
         if keys.is_empty() || keys.contains(&manifest) {
             continue;
         }
-        let Some(hold) = hold(storage, &folder, None, host, limits).await? else { continue };
+        let (purpose, now) = (Purpose::rekey(host), Timestamp::now());
+        let hold = Hold::take(storage, &folder, None, purpose, now, limits).await?;
+        let Some(hold) = hold else { continue };
         let listed = read_if_there(storage, &manifest).await;
         let removed = match listed {
             Ok(None) => remove_files(storage, &folder, limits).await.map(|()| cleared += 1),
