@@ -148,7 +148,10 @@ async fn a_pinned_backup_stays_and_everybody_sees_why() {
 #[tokio::test]
 async fn storages_are_pruned_each_on_its_own() {
     let (_server, scratch, ids) = with_history(KEEP_TWO).await;
-    let second = "[storage.disk]\nurl = 'file:///proc/nowhere'\n[encryption]";
+    let second = "[storage.disk]\nurl = 's3://nowhere'\nambient_credentials = false\n\
+        options = { endpoint = 'http://127.0.0.1:1', region = 'none' }\n\
+        secrets = { access_key_id = 'x', secret_access_key = 'x' }\n\
+        request_timeout = '1s'\nretry_deadline = '1s'\n[encryption]";
     scratch.edit_config("[encryption]", second);
     scratch.edit_config("storages = ['local']", "storages = ['local', 'disk']");
     let run = scratch.run(&["prune", "--apply"]).await;
@@ -221,7 +224,11 @@ async fn a_backup_that_a_cat_reads_stays_until_the_cat_has_ended() {
             .spawn()
             .unwrap();
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while !mark.exists() {
+        // Its folder is there before it is.
+        let is_mark = |path: &std::path::PathBuf| {
+            path.starts_with(&mark) && path.extension().is_some_and(|e| e == "json")
+        };
+        while !scratch.stored_files().iter().any(is_mark) {
             assert!(std::time::Instant::now() < limit, "no mark");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
