@@ -243,8 +243,8 @@ impl Looking<'_> {
             source: SourceIdentity { database: header.database.clone(), ..Default::default() },
             app_version: None,
             postgres: Some(PostgresVersions {
-                server: header.server_version.clone(),
-                pg_dump: header.dump_version.clone(),
+                server: number_of(&header.server_version),
+                pg_dump: number_of(&header.dump_version),
                 archive: Some(summary.archive_version()),
             }),
             parts: meta(file)?,
@@ -261,6 +261,11 @@ impl Looking<'_> {
             started: file.time,
         })
     }
+}
+
+/// `15.18` of `15.18 (Debian 15.18-0+deb12u1)`.
+fn number_of(version: &str) -> String {
+    version.split_whitespace().next().unwrap_or_default().to_owned()
 }
 
 /// What the scripts wrote about the dump goes with it.

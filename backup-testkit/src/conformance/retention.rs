@@ -144,9 +144,27 @@ fn check(
         })?;
     }
 
+    let mut shuffled: Vec<(BackupSummary, bool)> =
+        history.iter().cloned().zip(decisions.iter().map(Decision::keeps)).collect();
+    shuffled.shuffle(rng);
+    let (reordered, fates): (Vec<_>, Vec<_>) = shuffled.into_iter().unzip();
+    let again = policy.decide(&reordered, now);
+    require(again.iter().map(Decision::keeps).eq(fates), || {
+        "decisions come in the order of the backups, and don't depend on it".into()
+    })?;
+    check_the_kept(policy, history, &decisions, now)
+}
+
+/// What is kept is whole, and settled.
+fn check_the_kept(
+    policy: &dyn RetentionPolicy,
+    history: &[BackupSummary],
+    decisions: &[Decision],
+    now: Timestamp,
+) -> Result<()> {
     let kept: Vec<BackupSummary> = history
         .iter()
-        .zip(&decisions)
+        .zip(decisions)
         .filter(|(_, decision)| decision.keeps())
         .map(|(backup, _)| backup.clone())
         .collect();
@@ -159,15 +177,6 @@ fn check(
     }
     require(policy.decide(&kept, now).iter().all(Decision::keeps), || {
         "deciding again over what was kept expires nothing more".into()
-    })?;
-
-    let mut shuffled: Vec<(BackupSummary, bool)> =
-        history.iter().cloned().zip(decisions.iter().map(Decision::keeps)).collect();
-    shuffled.shuffle(rng);
-    let (reordered, fates): (Vec<_>, Vec<_>) = shuffled.into_iter().unzip();
-    let again = policy.decide(&reordered, now);
-    require(again.iter().map(Decision::keeps).eq(fates), || {
-        "decisions come in the order of the backups, and don't depend on it".into()
     })
 }
 

@@ -159,7 +159,9 @@ impl RetentionPolicy for FlawedPolicy {
         let mut asked_at = now;
         match self.0 {
             ForgetsPins => seen.iter_mut().for_each(|b| b.pinned = false),
-            CountsBadOnes => seen.iter_mut().for_each(|b| b.good = true),
+            CountsBadOnes if backups.iter().any(|b| b.good) => {
+                seen.iter_mut().for_each(|b| b.good = true);
+            }
             TrustsTheClock => asked_at = Timestamp::MAX,
             BreaksChains => seen.iter_mut().for_each(|b| b.needs.clear()),
             FollowsOneLink => {
