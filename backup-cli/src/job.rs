@@ -45,7 +45,8 @@ impl Deployment {
                 "nothing proves later that this backup is ours: set `signing_key` under [encryption]",
             );
         }
-        let storages = self.storages(Some(name)).await?;
+        let policy = job.required_storages.map_or(Policy::All, Policy::AtLeast);
+        let storages = self.storages_to_fill(name, policy).await?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);
         transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));
@@ -65,7 +66,7 @@ impl Deployment {
             keys: if job.encrypt { keys.labels() } else { Vec::new() },
             authenticate,
             storages,
-            policy: job.required_storages.map_or(Policy::All, Policy::AtLeast),
+            policy,
             timeout: job.timeout.unwrap_or(DEFAULT_TIMEOUT),
             limits: Limits { source_stall: STALL_TIMEOUT, ..Limits::default() },
             adopt,
