@@ -1,7 +1,7 @@
 //! S3: SeaweedFS with several identities.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -56,6 +56,7 @@ pub struct S3Server {
     master: SocketAddr,
     master_grpc: SocketAddr,
     volume: SocketAddr,
+    scheme: &'static str,
 }
 
 static SHARED: Shared<S3Server> = Shared::new();
@@ -66,7 +67,16 @@ impl S3Server {
 
     /// Starts a server that has [`BUCKET`], without versions.
     pub async fn start() -> Result<Self> {
-        let server = started(Self::prepared, Self::up).await?;
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS, with a certificate and its key in PEM files.
+    pub async fn start_over_tls(certificate: &Path, key: &Path) -> Result<Self> {
+        Self::start_with(Some((certificate, key))).await
+    }
+
+    async fn start_with(tls: Option<(&Path, &Path)>) -> Result<Self> {
+        let server = started(|| Self::prepared(tls), Self::up).await?;
         server.make_bucket(BUCKET).await?;
         Ok(server)
     }
@@ -76,7 +86,7 @@ impl S3Server {
         SHARED.get(Self::start()).await
     }
 
-    fn prepared() -> Result<Self> {
+    fn prepared(tls: Option<(&Path, &Path)>) -> Result<Self> {
         let weed = Programs::listed().weed()?;
         let [s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc] =
             free_addresses()?;
@@ -92,6 +102,10 @@ impl S3Server {
         command.args(["-master.peers=none", "-master.electionTimeout=300ms"]);
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.args(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]);
+        if let Some((certificate, key)) = tls {
+            command.arg(format!("-s3.cert.file={}", certificate.display()));
+            command.arg(format!("-s3.key.file={}", key.display()));
+        }
         let ports = [
             ("s3", s3, s3_grpc),
             ("filer", filer, filer_grpc),
@@ -106,7 +120,8 @@ impl S3Server {
         process.removes_at_the_end(ports.map(|(part, _, grpc)| {
             PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{}.sock", grpc.port()))
         }));
-        Ok(Self { process, weed, s3, master, master_grpc, volume })
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Ok(Self { process, weed, s3, master, master_grpc, volume, scheme })
     }
 
     async fn up(mut self) -> Result<Self> {
@@ -118,7 +133,7 @@ impl S3Server {
         let volume = &volume;
         self.process
             .start(|| async move {
-                // Refused without a signature, which is an answer.
+                // Refused without a signature (or without TLS), which is an answer.
                 http::request(s3, "GET /", "", "").await.is_ok()
                     // Before the volumes are announced, reads and writes fail or wait.
                     && http::request(master, "GET /dir/status", "", "")
@@ -135,7 +150,7 @@ impl S3Server {
 
     /// The URL for clients, which must put the bucket into the path.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.s3)
+        format!("{}://{}", self.scheme, self.s3)
     }
 
     /// The credentials with the rights asked for.
