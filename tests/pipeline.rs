@@ -152,7 +152,9 @@ async fn a_commit_that_fails_is_a_failure() {
         let bad = memory("bad");
         let mut case = Case::new(data(), &[&bad]);
         case.sinks = vec![Arc::new(FaultySink::new(bad.clone(), fault))];
-        case.run().await.unwrap_err();
+        let error = case.run().await.unwrap_err();
+        let told = error.message().contains("job/part may be there, or stay unfinished until");
+        assert_eq!(told, fault == SinkFault::StallCommit, "{error}");
         assert!(bad.keys().is_empty());
     }
 }

@@ -88,8 +88,9 @@ impl Case {
         Told { result, warnings: ear.warnings(), took, strikes }
     }
 
-    /// Asserts the promise; says whether the backup is there.
-    async fn judge(&self, told: &Told) -> bool {
+    /// Asserts the promise; says whether the backup is there, and whether something was left that
+    /// a sweep had to remove.
+    async fn judge(&self, told: &Told) -> (bool, bool) {
         let what = format!("{}: {:?}, told {:#?}", self.what, told.result, told.warnings);
         assert!(told.took < LONGEST, "{:?}: {what}", told.took);
         let direct = self.direct();
@@ -104,11 +105,15 @@ impl Case {
         assert!(listed || told.result.is_err(), "it succeeded and is not listed: {what}");
         let excess = self.excess(&catalog).await;
         let pending = self.service.pending(&self.folder).await;
-        if !excess.is_empty() || pending > 0 || (listed && told.result.is_err()) {
+        let left = !excess.is_empty() || pending > 0;
+        if left {
+            println!("{}: {pending} pending, {excess:?}, told {:?}", self.what, told.warnings);
+        }
+        if left || (listed && told.result.is_err()) {
             assert!(!told.warnings.is_empty(), "{pending} pending, {excess:?}, untold: {what}");
             self.sweep(&what).await;
         }
-        listed
+        (listed, left)
     }
 
     /// Objects of no listed backup, and claims that nobody needs any more.
@@ -152,11 +157,11 @@ fn seeded_plan(seed: u64, bytes: u64) -> (Plan, &'static str) {
 async fn seeded_faults(name: &str) {
     let service = Arc::new(Service::start(name).await);
     let (seed, count) = (seed(), cases(20, 250));
-    let (mut running, mut listed, mut struck) = (JoinSet::new(), 0, 0);
+    let (mut running, mut tally) = (JoinSet::new(), Tally::default());
     let began = Instant::now();
     for number in 0..count {
         if running.len() >= AT_ONCE {
-            tally(running.join_next().await, &mut listed, &mut struck);
+            tally.add(running.join_next().await);
         }
         let seed = seed.wrapping_add(number as u64);
         let bytes = if number % 3 == 0 { SMALL } else { LARGE };
@@ -164,29 +169,42 @@ async fn seeded_faults(name: &str) {
         let case = Case::new(&service, number, bytes, format!("seed {seed}, {how}, {plan:?}"));
         running.spawn(async move {
             let told = case.run(plan).await;
-            let listed = case.judge(&told).await;
+            let (listed, left) = case.judge(&told).await;
             println!("{}: listed {listed}, {:.1?}", case.what, told.took);
-            (listed, told.strikes > 0)
+            // A single fault is over when the run cleans up.
+            assert!(!left || told.strikes > 1, "{}: something is left", case.what);
+            [listed, told.strikes > 0, left]
         });
     }
     while let Some(done) = running.join_next().await {
-        tally(Some(done), &mut listed, &mut struck);
+        tally.add(Some(done));
     }
-    println!("{name}: {count} runs, {struck} hit, {listed} listed, {:.1?}", began.elapsed());
+    let Tally { listed, struck, left } = tally;
+    println!(
+        "{name}: {count} runs, {struck} hit, {listed} listed, {left} left something to sweep, {:.1?}",
+        began.elapsed()
+    );
     assert!(struck > count / 2 && listed > 0, "the faults don't hit: {struck} of {count}");
 }
 
-fn tally(
-    done: Option<std::result::Result<(bool, bool), tokio::task::JoinError>>,
-    listed: &mut usize,
-    struck: &mut usize,
-) {
-    match done.expect("a case") {
-        Ok((was_listed, was_struck)) => {
-            *listed += usize::from(was_listed);
-            *struck += usize::from(was_struck);
+/// How many runs had which outcome.
+#[derive(Default)]
+struct Tally {
+    listed: usize,
+    struck: usize,
+    left: usize,
+}
+
+impl Tally {
+    fn add(&mut self, done: Option<std::result::Result<[bool; 3], tokio::task::JoinError>>) {
+        match done.expect("a case") {
+            Ok([listed, struck, left]) => {
+                self.listed += usize::from(listed);
+                self.struck += usize::from(struck);
+                self.left += usize::from(left);
+            }
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
         }
-        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
 }
 
@@ -225,7 +243,7 @@ async fn dies_for_ever(name: &str) {
             assert!(told.strikes > 0 && told.result.is_err(), "{}", case.what);
             // Its claim and maybe more are there, and it said so.
             assert!(!told.warnings.is_empty(), "{}", case.what);
-            assert!(!case.judge(&told).await, "{}: it is listed", case.what);
+            assert!(!case.judge(&told).await.0, "{}: it is listed", case.what);
         });
     }
     while let Some(done) = running.join_next().await {

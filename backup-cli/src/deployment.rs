@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backup_core::{Catalog, Error, Problem, Query, ReaderMarks, Result, Storage};
+use backup_core::pipeline::Policy;
+use backup_core::{Catalog, Error, Problem, Query, ReaderMarks, Result, Storage, Unopened};
 use backup_pg::ToolSearch;
 
 use crate::config::{Config, Environment, JobConfig, ObjectsConfig, PostgresConfig};
@@ -127,6 +128,33 @@ impl Deployment {
         let mut storages = Vec::new();
         for name in self.names_by_distance(job)? {
             storages.push(self.storage(name, job).await?);
+        }
+        Ok(storages)
+    }
+
+    /// Opens the storages that a run of `job` writes to. One that can't be opened is there as an
+    /// [`Unopened`] where `policy` can do without it: it is missed, and told, like one that is
+    /// down.
+    ///
+    /// # Errors
+    /// As [`Deployment::storages`], when fewer can be opened than the policy requires.
+    pub(crate) async fn storages_to_fill(
+        &self,
+        job: &str,
+        policy: Policy,
+    ) -> Result<Vec<Arc<dyn Storage>>> {
+        let names = self.names_by_distance(Some(job))?;
+        let mut spare = names.len() - policy.required(names.len());
+        let mut storages: Vec<Arc<dyn Storage>> = Vec::new();
+        for name in names {
+            match self.storage(name, Some(job)).await {
+                Ok(storage) => storages.push(storage),
+                Err(error) if spare > 0 => {
+                    spare -= 1;
+                    storages.push(Arc::new(Unopened::new(name, error)));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(storages)
     }

@@ -48,7 +48,8 @@ impl Deployment {
             );
         }
         let notes = if job.encrypt { tell_key_warnings(&keys, context) } else { Vec::new() };
-        let storages = self.storages(Some(name)).await?;
+        let policy = job.required_storages.map_or(Policy::All, Policy::AtLeast);
+        let storages = self.storages_to_fill(name, policy).await?;
         let mut transforms = Vec::new();
         transforms.extend(wiring::compression(&job.compression)?);
         transforms.extend(encryption.map(|openpgp| Arc::new(openpgp) as _));
@@ -77,7 +78,7 @@ impl Deployment {
             keys: if job.encrypt { keys.labels() } else { Vec::new() },
             authenticate,
             storages,
-            policy: job.required_storages.map_or(Policy::All, Policy::AtLeast),
+            policy,
             timeout: job.timeout.unwrap_or(DEFAULT_TIMEOUT),
             limits: Limits { source_stall: STALL_TIMEOUT, ..Limits::default() },
             adopt,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
+
 use crate::{CatalogEntry, Storage, StoredCopy};
 
 /// The storages that hold the same bytes, the best first, and which of them is read. One that
@@ -15,6 +17,8 @@ pub(crate) struct Copies {
     /// Whether what was replaced or deleted may be read where it is still kept: to get the data
     /// back, but not to judge a copy.
     pub(crate) also_kept: bool,
+    /// When the backup was finished, by its manifest.
+    pub(crate) finished: Option<Timestamp>,
 }
 
 /// A storage, and the files that its copy lacks, or has with another size.
@@ -39,7 +43,7 @@ impl Copies {
     pub(crate) fn new(first: Arc<dyn Storage>, others: Vec<Arc<dyn Storage>>) -> Self {
         let whole = |storage| Member { storage, lacks: BTreeSet::new() };
         let members = std::iter::once(first).chain(others).map(whole).collect();
-        Self { members, reading: Arc::default(), also_kept: false }
+        Self { members, reading: Arc::default(), also_kept: false, finished: None }
     }
 
     /// The copies of `entry` in the `storages`, the whole ones first and then those from which
@@ -69,6 +73,7 @@ impl Copies {
                 members: members.into(),
                 reading: Arc::default(),
                 also_kept: true,
+                finished: Some(chosen.manifest.finished),
             })
         })
     }

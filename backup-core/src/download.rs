@@ -147,7 +147,9 @@ impl Download {
         let Wanted { key, expected, patience, context, .. } = &self.wanted;
         let chosen = match expected {
             Some(expected) if self.wanted.copies.also_kept => {
-                versions::choose(self.storage.as_ref(), key, expected, patience.stall).await
+                let finished = self.wanted.copies.finished;
+                let storage = self.storage.as_ref();
+                versions::choose(storage, key, expected, finished, patience.stall).await
             }
             _ => Chosen::Current,
         };

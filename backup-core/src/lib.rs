@@ -183,6 +183,7 @@ mod source;
 mod storage;
 mod throttle;
 mod transform;
+mod unopened;
 mod verify;
 mod versions;
 
@@ -218,6 +219,7 @@ pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};
 pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
+pub use unopened::Unopened;
 pub use verify::{
     Check, Damage, Inspector, Inspectors, Level, PROOF_FORMAT, Place, Proof, Verification,
     VerifiedCopy, VerifyReport, store_proof, verify, verify_checksums, verify_copies,

@@ -6,14 +6,19 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::{
     ByteRange, Digest, Digester, Error, ErrorKind, ObjectVersion, Result, SourceStream, Storage,
     Versioned,
 };
 
 /// So many bytes are read at most to find the right one of several versions of the right size;
-/// above that the newest is read, and its digest checked as ever.
+/// above that the oldest is read, and its digest checked as ever: who replaces something comes later.
 const MOST_CHECKED_BYTES: u64 = 4 << 30;
+
+/// How much later than the end of its backup a version may have been stored: clocks differ.
+const SLACK: SignedDuration = SignedDuration::from_hours(1);
 
 /// The version to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +49,7 @@ pub(crate) async fn choose(
     storage: &dyn Storage,
     key: &str,
     expected: &Digest,
+    finished: Option<Timestamp>,
     stall: Duration,
 ) -> Chosen {
     let Some(versioned) = storage.versioned() else { return Chosen::Current };
@@ -57,6 +63,7 @@ pub(crate) async fn choose(
         Err(_) => return Chosen::Current,
     };
     candidates.retain(|version| version.bytes == expected.bytes);
+    likely_first(&mut candidates, finished);
     let few = expected.bytes.saturating_mul(candidates.len() as u64) <= MOST_CHECKED_BYTES;
     if candidates.len() > 1 && few {
         let mut right = None;
@@ -80,6 +87,14 @@ pub(crate) async fn choose(
     }
 }
 
+/// Puts what the run itself may have stored first, the oldest before all. What was stored after
+/// its end comes last: `copy` and `repair` store later, too.
+fn likely_first(candidates: &mut [ObjectVersion], finished: Option<Timestamp>) {
+    let end = finished.and_then(|finished| finished.checked_add(SLACK).ok());
+    let late = |version: &ObjectVersion| end.is_some_and(|end| version.modified > end);
+    candidates.sort_by_key(|version| (late(version), version.modified));
+}
+
 async fn has_digest(
     versioned: &dyn Versioned,
     key: &str,
@@ -99,5 +114,37 @@ async fn has_digest(
             Some(chunk) => digester.update(&chunk),
             None => return Ok(digester.finish() == *expected),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(id: &str, modified: &str) -> ObjectVersion {
+        let modified = modified.parse().unwrap();
+        ObjectVersion { id: id.into(), bytes: 5 << 30, modified, current: id == "newest" }
+    }
+
+    fn order(finished: Option<&str>) -> Vec<String> {
+        let mut all = vec![
+            version("newest", "2026-01-03T00:00:00Z"),
+            version("replaced", "2026-01-02T00:00:00Z"),
+            version("ours", "2026-01-01T00:00:00Z"),
+            version("within", "2026-01-01T01:30:00Z"),
+        ];
+        likely_first(&mut all, finished.map(|text| text.parse().unwrap()));
+        all.into_iter().map(|version| version.id).collect()
+    }
+
+    #[test]
+    fn what_the_run_stored_comes_before_what_came_later() {
+        let wanted = ["ours", "within", "replaced", "newest"];
+        assert_eq!(order(Some("2026-01-01T01:00:00Z")), wanted);
+        assert_eq!(order(None), wanted);
+        // A copy of a backup that was made long before: all are later than its end.
+        assert_eq!(order(Some("2025-01-01T00:00:00Z")), wanted);
+        // An object that was there before by another run's doing is no candidate by its id.
+        assert_eq!(order(Some("2026-01-01T00:10:00Z"))[0], "ours");
     }
 }

@@ -43,8 +43,8 @@ pub use object_store::Gcs;
 #[cfg(feature = "s3")]
 pub use object_store::S3;
 pub use settings::{
-    LockMode, ObjectLock, ObjectSettings, REQUEST_TIMEOUT, RETRY_DEADLINE, ServerEncryption,
-    Settings,
+    COMMIT_TIMEOUT, LockMode, ObjectLock, ObjectSettings, REQUEST_TIMEOUT, RETRY_DEADLINE,
+    ServerEncryption, Settings,
 };
 #[cfg(feature = "sftp")]
 pub use sftp::{Sftp, SftpServer};

@@ -12,6 +12,10 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a failing request is tried again, when [`Settings::retry_deadline`] is not set.
 pub const RETRY_DEADLINE: Duration = Duration::from_secs(3 * 60);
 
+/// How long a commit may take, when [`Settings::commit_timeout`] is not set: two minutes less than
+/// the pipeline waits for it, in which is settled what became of it.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(8 * 60);
+
 /// Everything about a storage that its URL does not say.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -28,6 +32,9 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long a failing request is tried again before it is given up, from its first try on.
     pub retry_deadline: Duration,
+    /// How long the service may take to make an object of what was sent, with all tries. After
+    /// that the storage looks what became of it, and cleans up.
+    pub commit_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -39,6 +46,7 @@ impl Default for Settings {
             objects: ObjectSettings::default(),
             request_timeout: REQUEST_TIMEOUT,
             retry_deadline: RETRY_DEADLINE,
+            commit_timeout: COMMIT_TIMEOUT,
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::pipe::{PipeReceiver, PipeSender, pipe};
 use super::standing::Standings;
 use super::{Context, Event, Limits, Policy};
-use crate::{Digest, Digester, Error, ErrorKind, Result, Sink, SinkWriter};
+use crate::{Committed, Digest, Digester, Error, ErrorKind, Result, Sink, SinkWriter};
 
 /// A writer that has everything and waits for the judge.
 pub(super) type Ready = Box<dyn SinkWriter>;
@@ -155,6 +155,26 @@ impl Worker {
 pub(super) async fn abort(name: &str, writer: Ready, limit: Duration, context: &Context) {
     if let Err(error) = within(name, limit, writer.abort()).await {
         context.warn(&format!("{name} could not be cleaned up ({error}); a later run sweeps it"));
+    }
+}
+
+/// Commits; a sink that does not even clean up in time leaves something, which is told.
+pub(super) async fn commit(
+    name: &str,
+    key: &str,
+    writer: Ready,
+    limit: Duration,
+) -> Result<Committed> {
+    match tokio::time::timeout(limit, writer.commit()).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::failed(
+            name.to_owned(),
+            format!(
+                "did not answer for {} s: {key} may be there, or stay unfinished until it is swept",
+                limit.as_secs_f32()
+            ),
+        )
+        .next_step("look whether it is reachable and not overloaded, then run again")),
     }
 }
 

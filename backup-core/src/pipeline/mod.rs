@@ -291,7 +291,7 @@ async fn commit(
     context: &Context,
 ) -> Result<Outcome> {
     let commits = flow.sinks.iter().zip(ready).map(|(sink, writer)| async move {
-        fanout::within(sink.name(), flow.limits.commit, writer?.commit()).await
+        fanout::commit(sink.name(), &flow.key, writer?, flow.limits.commit).await
     });
     let sinks: Vec<Result<Committed>> = join_all(commits).await;
     let committed = sinks.iter().filter(|sink| sink.is_ok()).count();

@@ -86,6 +86,11 @@ impl Refusal {
             "ServiceUnavailable",
             "ServerBusy",
             "OperationTimedOut",
+            // What arrived was not what was sent: mostly a bit that flipped on the way.
+            "BadDigest",
+            "XAmzContentChecksumMismatch",
+            "Md5Mismatch",
+            "Crc64Mismatch",
         ];
         matches!(self.status, 408 | 425 | 429 | 500 | 502 | 503 | 504)
             || by_code.contains(&self.code.as_str())
@@ -289,10 +294,12 @@ mod tests {
             (429, String::new()),
             (400, code("RequestTimeout")),
             (409, code("ConditionalRequestConflict")),
+            (400, code("BadDigest")),
+            (400, code("XAmzContentChecksumMismatch")),
         ] {
             assert!(refused(status, &body).unwrap().is_temporary(), "{status} {body}");
         }
-        for (status, body) in [(403, code("AccessDenied")), (400, code("BadDigest"))] {
+        for (status, body) in [(403, code("AccessDenied")), (400, code("InvalidDigest"))] {
             assert!(!refused(status, &body).unwrap().is_temporary(), "{status} {body}");
         }
     }

@@ -125,6 +125,10 @@ impl Service for Azure {
         self.growth
     }
 
+    fn conditional_remedy(&self) -> &'static str {
+        "use Azure's own service, which keeps conditions; else let one host alone run each job"
+    }
+
     async fn put(&self, object: &Object<'_>, body: Buffer, only_new: bool) -> Outcome<Stored> {
         put_with(&self.operator, object.key, body, only_new, self.metadata(object)).await
     }

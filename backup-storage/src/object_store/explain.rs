@@ -118,6 +118,13 @@ fn of_refusal(refusal: &Refusal, place: &Place) -> (String, String) {
             said("what arrived is not what was sent"),
             said("run again; if it stays so, check this host's memory and network"),
         ),
+        ("InvalidPart" | "InvalidPartOrder" | "EntityTooSmall", _) => (
+            format!("the service does not take the parts of the upload ({refusal})"),
+            said(
+                "set `part_size` (such as \"64MiB\"): some services want all parts but the last of \
+                 one size",
+            ),
+        ),
         ("InvalidObjectState" | "BlobArchived", _) => (
             said("the object is in an archive"),
             said("have the service restore it from its archive class first, then run again"),

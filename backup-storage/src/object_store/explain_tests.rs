@@ -53,6 +53,12 @@ fn causes_and_fixes() {
              (and `endpoint`) to the bucket's own",
         ),
         (
+            refusal(400, "InvalidPart", "All non-trailing parts must have the same length."),
+            "the service does not take the parts of the upload (HTTP 400 InvalidPart: All \
+             non-trailing parts must have the same length.) -> set `part_size` (such as \
+             \"64MiB\"): some services want all parts but the last of one size",
+        ),
+        (
             refusal(400, "BadDigest", ""),
             "what arrived is not what was sent -> run again; if it stays so, check this host's \
              memory and network",

@@ -109,6 +109,11 @@ impl Service for Gcs {
         GROWTH
     }
 
+    fn conditional_remedy(&self) -> &'static str {
+        "use Google's own service, which keeps conditions (emulators don't); else let one host \
+         alone run each job"
+    }
+
     async fn put(&self, object: &Object<'_>, body: Buffer, only_new: bool) -> Outcome<Stored> {
         put_with(&self.operator, object.key, body, only_new, self.metadata(object)).await
     }

@@ -1,6 +1,7 @@
 //! Finds out with a real object what a service keeps of the promises that are relied on.
 
 use backup_core::Result;
+use jiff::{SignedDuration, Timestamp};
 use opendal::{Buffer, ErrorKind};
 
 use super::answer::Refusal;
@@ -12,6 +13,11 @@ use super::writer::fresh_mark;
 /// What the probe object holds.
 pub(super) const CONTENT: &[u8] =
     b"marb-backup asks what this storage can do. This object may be deleted.\n";
+
+/// How the names of probe objects begin.
+pub(super) const PROBE_NAME: &str = ".marb-probe-";
+/// A probe object of this age is no running probe's, and not locked any more.
+const PROBE_AGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// What a probe found out about one ability of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,31 +55,41 @@ pub(super) fn why(error: &opendal::Error) -> String {
 impl Store {
     /// Writes an object, tries things on it, and removes it.
     pub(super) async fn probe(&self) -> Result<Vec<Finding>> {
+        if let Err(error) = self.service.sweep_probes(Timestamp::now() - PROBE_AGE).await {
+            tracing::debug!("{}: earlier probes may stay: {}", self.stage, why(&error));
+        }
         let mark = fresh_mark();
-        let key = format!(".marb-probe-{mark}");
+        let key = format!("{PROBE_NAME}{mark}");
         let object = Object { probes: true, ..Object::new(&key, &mark) };
         if let Err(error) = self.service.put(&object, Buffer::from(CONTENT), false).await {
-            return match self.service.asked_too_much(&error) {
-                Some(finding) => Ok(vec![Finding { fatal: true, ..finding }]),
-                None => Err(self.explain(Doing::Write, "write a probe object", error)),
-            };
+            let refused = self.service.asked_too_much(&object, &error).await;
+            if refused.is_empty() {
+                return Err(self.explain(Doing::Write, "write a probe object", error));
+            }
+            let fatal = |finding| Finding { fatal: true, ..finding };
+            let mut findings: Vec<_> = refused.into_iter().map(fatal).collect();
+            findings.extend(self.remove_probe(&key).await);
+            return Ok(findings);
         }
         let mut findings = vec![self.try_conditional(&object).await];
         findings.extend(self.service.probe_more(&object).await);
-        if let Err(error) = self.service.delete(&key).await {
-            let why = why(&error);
-            findings.push(Finding::fine(
-                "delete",
-                format!("these credentials can't delete; the probe object {key} stays ({why})"),
-            ));
-        }
+        findings.extend(self.remove_probe(&key).await);
         Ok(findings)
+    }
+
+    async fn remove_probe(&self, key: &str) -> Option<Finding> {
+        let error = self.service.delete(key).await.err()?;
+        let why = why(&error);
+        Some(Finding::fine(
+            "delete",
+            format!("these credentials can't delete; the probe object {key} stays ({why})"),
+        ))
     }
 
     async fn try_conditional(&self, object: &Object<'_>) -> Finding {
         let ability = "conditional";
         let again = self.service.put(object, Buffer::from(CONTENT), true).await;
-        let remedy = "conditional = \"no\": the ids of backups then get random letters";
+        let remedy = self.service.conditional_remedy();
         match again {
             Err(error) if error.kind() == ErrorKind::ConditionNotMatch => {
                 Finding::fine(ability, "a conditional put leaves what is there alone")

@@ -69,9 +69,17 @@ pub(super) trait Service: Debug + Send + Sync {
         Err(no_locks())
     }
 
-    /// What the settings ask for and the service refused, where an error says so.
-    fn asked_too_much(&self, _error: &opendal::Error) -> Option<Finding> {
-        None
+    /// What to do where [`Service::put`] does not keep `only_new`.
+    fn conditional_remedy(&self) -> &'static str;
+
+    /// What of the settings the service refuses, after `error` refused all of them.
+    async fn asked_too_much(&self, _: &Object<'_>, _error: &opendal::Error) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// Removes what earlier probes could only hide.
+    async fn sweep_probes(&self, _older_than: Timestamp) -> Outcome<()> {
+        Ok(())
     }
 
     /// Tries what is this service's own on a probe object.

@@ -35,6 +35,7 @@ pub(super) struct Store {
     pub(super) service: Box<dyn Service>,
     pub(super) request_timeout: Duration,
     pub(super) retry_deadline: Duration,
+    pub(super) commit_timeout: Duration,
     /// The bucket was seen to be there.
     bucket_seen: AtomicBool,
 }
@@ -62,6 +63,7 @@ impl Store {
             service,
             request_timeout: settings.request_timeout,
             retry_deadline: settings.retry_deadline,
+            commit_timeout: settings.commit_timeout,
             bucket_seen: AtomicBool::new(false),
         }
     }

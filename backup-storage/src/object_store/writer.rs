@@ -1,11 +1,14 @@
 //! Writes one object: gathers parts, sends them on, and settles what became of the commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use backup_core::{Committed, Error, Result, SinkWriter};
 use bytes::Bytes;
 use opendal::Buffer;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{NoAnswer, Refusal};
 use super::explain::Doing;
@@ -13,6 +16,16 @@ use super::parts::{Gathered, Growth};
 use super::service::{Object, Outcome, Stored, Upload};
 use super::store::Store;
 use crate::leftover::with_leftover;
+
+/// How long an abort waits for the answer to the start of an upload, whose id it needs.
+const START_GRACE: Duration = Duration::from_secs(60);
+/// How long it may take to look what became of a commit that took too long.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long it may take to remove the upload of a commit that failed.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The upload that a task of its own starts: an answer is never lost with the one that waits.
+type Starting = oneshot::Receiver<Outcome<Box<dyn Upload>>>;
 
 /// An object being written. Holds the part being gathered; the upload holds those on their way.
 pub(super) struct Writer {
@@ -23,6 +36,7 @@ pub(super) struct Writer {
     gathered: Gathered,
     /// Parts that were sent.
     parts: u64,
+    starting: Option<Starting>,
     upload: Option<Box<dyn Upload>>,
     bytes: u64,
     failed: bool,
@@ -37,6 +51,7 @@ impl Writer {
             mark: fresh_mark(),
             gathered: Gathered::default(),
             parts: 0,
+            starting: None,
             upload: None,
             bytes: 0,
             failed: false,
@@ -65,13 +80,41 @@ impl Writer {
 
     async fn send(&mut self, part: Buffer) -> Outcome<()> {
         if self.upload.is_none() {
-            let object = Object::new(&self.key, &self.mark);
-            self.upload = Some(self.store.service.start(&object).await?);
+            if self.starting.is_none() {
+                self.starting = Some(self.start());
+            }
+            self.upload = self.started().await?;
         }
         match &mut self.upload {
             Some(upload) => upload.part(part).await,
             None => Ok(()),
         }
+    }
+
+    /// Starts the upload. When nobody waits for it any more, it is aborted again.
+    fn start(&self) -> Starting {
+        let (tell, starting) = oneshot::channel();
+        let (store, key, mark) = (Arc::clone(&self.store), self.key.clone(), self.mark.clone());
+        tokio::spawn(async move {
+            let started = store.service.start(&Object::new(&key, &mark)).await;
+            let Err(Ok(mut unwanted)) = tell.send(started) else { return };
+            if let Err(error) = unwanted.abort().await {
+                let verb = format!("remove the unfinished {key}");
+                tracing::warn!("{}", store.explain(Doing::Write, &verb, error));
+            }
+        });
+        starting
+    }
+
+    /// The upload, once it is started; `None` when none is being started. May be given up and
+    /// asked again.
+    async fn started(&mut self) -> Outcome<Option<Box<dyn Upload>>> {
+        let Some(starting) = &mut self.starting else { return Ok(None) };
+        let started = starting.await.unwrap_or_else(|died| {
+            Err(NoAnswer::Broken(format!("the start was given up: {died}")).into_error())
+        });
+        self.starting = None;
+        started.map(Some)
     }
 
     fn too_long(&self) -> Error {
@@ -100,20 +143,28 @@ impl Writer {
         }
     }
 
+    /// As [`Writer::publish`], not longer than the service may take for it.
+    async fn publish_in_time(&mut self) -> Outcome<Stored> {
+        let limit = self.store.commit_timeout;
+        let published = timeout(limit, self.publish()).await;
+        published.unwrap_or_else(|_| Err(NoAnswer::Silent(limit).into_error()))
+    }
+
     /// Looks what became of a commit that was not answered clearly.
-    async fn settle(&mut self, error: opendal::Error) -> Result<Stored> {
+    async fn settle(&mut self, error: opendal::Error, until: Instant) -> Result<Stored> {
         if is_clear(&error) {
             let error = self.explain(error);
             return Err(self.clean_up(error).await);
         }
-        match self.store.look(&self.key).await {
-            Ok(Some(seen)) if seen.mark.as_deref() == Some(&self.mark) => {
-                tracing::debug!("{}: the answer for {} was lost", self.store.stage, self.key);
-                Ok(Stored { version: seen.version })
-            }
-            Ok(_) => {
+        match self.look_for_ours(until).await {
+            Ok(Some(stored)) => Ok(stored),
+            Ok(None) => {
+                let had_parts = self.upload.is_some();
                 let error = self.explain(error);
-                Err(self.clean_up(error).await)
+                let error = self.clean_up(error).await;
+                // Between the look and the end of the upload it may have been completed after all.
+                let again = if had_parts { self.look_for_ours(until).await } else { Ok(None) };
+                again.ok().flatten().ok_or(error)
             }
             Err(blind) => {
                 let error = self.explain(error);
@@ -126,10 +177,24 @@ impl Writer {
         }
     }
 
+    /// What this writer stored, if it did.
+    async fn look_for_ours(&mut self, until: Instant) -> Result<Option<Stored>> {
+        let Ok(seen) = timeout_at(until, self.store.look(&self.key)).await else {
+            let silent = NoAnswer::Silent(LOOK_TIMEOUT).into_error();
+            return Err(self.store.explain(Doing::Read, &format!("look at {}", self.key), silent));
+        };
+        let ours = seen?.filter(|seen| seen.mark.as_deref() == Some(&self.mark));
+        Ok(ours.map(|seen| {
+            tracing::debug!("{}: the answer for {} was lost", self.store.stage, self.key);
+            Stored { version: seen.version }
+        }))
+    }
+
     /// Removes the unfinished upload of a commit that failed; where it can't, `error` says so.
     async fn clean_up(&mut self, error: Error) -> Error {
         let Some(mut upload) = self.upload.take() else { return error };
-        match upload.abort().await {
+        let aborted = timeout(CLEAN_UP_TIMEOUT, upload.abort()).await;
+        match aborted.unwrap_or_else(|_| Err(NoAnswer::Silent(CLEAN_UP_TIMEOUT).into_error())) {
             Ok(()) => error,
             Err(left) => with_leftover(error, "its unfinished upload", &self.explain(left)),
         }
@@ -141,8 +206,10 @@ impl SinkWriter for Writer {
     async fn write(&mut self, chunk: Bytes) -> Result<()> {
         self.bytes += chunk.len() as u64;
         self.gathered.push(chunk);
+        // Whoever gives up waiting loses the part that was to be sent.
+        let failed = std::mem::replace(&mut self.failed, true);
         let sent = self.send_full_parts().await;
-        self.failed |= sent.is_err();
+        self.failed = failed || sent.is_err();
         sent
     }
 
@@ -152,14 +219,29 @@ impl SinkWriter for Writer {
             let error = Error::failed(self.store.stage.clone(), message);
             return Err(self.clean_up(error).await);
         }
-        let stored = match self.publish().await {
+        let until = Instant::now() + self.store.commit_timeout + LOOK_TIMEOUT;
+        let stored = match self.publish_in_time().await {
             Ok(stored) => stored,
-            Err(error) => self.settle(error).await?,
+            Err(error) => self.settle(error, until).await?,
         };
         Ok(Committed { bytes: self.bytes, version: stored.version })
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
+        match timeout(START_GRACE, self.started()).await {
+            Ok(Ok(Some(upload))) => self.upload = Some(upload),
+            // None was wanted, or the service said that there is none.
+            Ok(_) => {}
+            Err(_) => {
+                let seconds = START_GRACE.as_secs();
+                let message = format!(
+                    "{} was begun and not answered for {seconds} s: an unfinished upload may stay",
+                    self.key
+                );
+                return Err(Error::failed(self.store.stage.clone(), message)
+                    .next_step("run again later: the sweep removes it in time"));
+            }
+        }
         match self.upload.take() {
             None => Ok(()),
             Some(mut upload) => upload.abort().await.map_err(|error| {

@@ -181,9 +181,20 @@ impl Sink for Sftp {
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        let begun = Begun::default();
-        let draft = self.place.link.retrying(|c| self.place.draft(c, key, &begun)).await?;
-        Ok(Box::new(Writer::new(Arc::clone(&self.place), draft)))
+        // In a task of its own: a caller that stops waiting would leave a file behind.
+        let (tell, started) = tokio::sync::oneshot::channel();
+        let (place, key) = (Arc::clone(&self.place), key.to_owned());
+        tokio::spawn(async move {
+            let begun = Begun::default();
+            let draft = place.link.retrying(|c| place.draft(c, &key, &begun)).await;
+            let writer = draft.map(|draft| Box::new(Writer::new(Arc::clone(&place), draft)));
+            let Err(Ok(unwanted)) = tell.send(writer) else { return };
+            if let Err(error) = unwanted.abort().await {
+                tracing::warn!("{error}; a file that was begun stays until it is swept");
+            }
+        });
+        let died = |_| Err(Error::failed(self.place.stage().to_owned(), "the start was given up"));
+        Ok(started.await.unwrap_or_else(died)?)
     }
 }
 

@@ -3,6 +3,7 @@
 use backup_core::{ErrorKind, Sink, Storage};
 use backup_storage::{Azure, Settings};
 use backup_testkit::conformance;
+use backup_testkit::proxy::{FaultProxy, Plan};
 use backup_testkit::servers::{AzureServer, BUCKET};
 use jiff::{SignedDuration, Timestamp};
 
@@ -100,4 +101,20 @@ async fn what_is_wrong_is_named() {
     let error = storage.stat("x").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unchecked, "{error:?}");
     assert!(error.message().contains("there is no container missing"), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_route_is_named_within_the_deadline() {
+    let server = AzureServer::start().await.unwrap();
+    let proxy = FaultProxy::start(server.address(), Plan::unanswered()).unwrap();
+    let endpoint = format!("http://{}/{}", proxy.address(), AzureServer::ACCOUNT);
+    let mut settings = impatient(with_key(&server, AzureServer::KEY));
+    settings.options.insert("endpoint".into(), endpoint.clone());
+    let storage = Azure::from_url("offsite", &format!("az://{BUCKET}/p"), &settings).unwrap();
+    let began = std::time::Instant::now();
+    let error = storage.list("").await.unwrap_err();
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{error:?}");
+    assert!(error.message().contains(&format!("{endpoint} did not answer for")), "{error:?}");
+    assert!(error.advice().unwrap().contains("check the network"), "{error:?}");
+    assert!(write(&storage, "x", b"x").await.is_err());
 }

@@ -6,6 +6,7 @@
 
 use backup_core::{ByteRange, ErrorKind, Storage};
 use backup_storage::{Gcs, Settings};
+use backup_testkit::proxy::{FaultProxy, Plan};
 use backup_testkit::servers::{BUCKET, GcsServer};
 use backup_testkit::{conformance, random};
 use jiff::{SignedDuration, Timestamp};
@@ -80,9 +81,76 @@ async fn what_is_wrong_is_named() {
     let error = storage.stat("x").await.unwrap_err();
     assert!(error.message().contains("there is no bucket missing"), "{error:?}");
     let findings = open(&server).probe().await.unwrap();
-    assert!(findings[0].remedy.is_some(), "the emulator ignores conditions: {findings:?}");
+    // The emulator ignores conditions; the option `conditional` is S3's, and refused here.
+    let remedy = findings[0].remedy.as_deref().unwrap();
+    assert!(remedy.contains("use Google's own service"), "{findings:?}");
+    let mut refused = at(&server);
+    refused.options.insert("conditional".into(), "no".into());
+    assert!(Gcs::from_url("offsite", "gs://b/p", &refused).is_err());
 
     let error = Gcs::from_url("offsite", "gs://b/p", &settings(&[], &[])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert!(error.advice().unwrap().contains("credential_json"));
+}
+
+/// A server that answers everything the same, as Google does where something is wrong.
+async fn canned(status: &'static str, body: &'static str) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = vec![0; 64 * 1024];
+                let _ = client.read(&mut request).await;
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+                     content-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                let _ = client.write_all((head + body).as_bytes()).await;
+                let _ = client.shutdown().await;
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn wrong_credentials_a_refused_permission_and_no_route_are_named() {
+    let at = |endpoint: &str| {
+        let settings = impatient(settings(&[("endpoint", endpoint), ("anonymous", "yes")], &[]));
+        Gcs::from_url("offsite", &format!("gs://{BUCKET}/p"), &settings).unwrap()
+    };
+    let invalid = r#"{"error":{"code":401,"message":"Invalid Credentials","errors":[{"reason":"authError"}]}}"#;
+    let forbidden = r#"{"error":{"code":403,"message":"x does not have storage.objects.create access","errors":[{"reason":"forbidden"}]}}"#;
+    for (status, body, cause, advice) in [
+        (
+            "401 Unauthorized",
+            invalid,
+            "the service does not accept the credentials",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+        ("403 Forbidden", forbidden, "permission refused", "the role Storage Object Creator"),
+    ] {
+        let storage = at(&format!("http://{}", canned(status, body).await));
+        for error in [
+            write(&storage, "x", b"x").await.unwrap_err(),
+            storage.list("").await.unwrap_err(),
+            storage.stat("x").await.unwrap_err(),
+        ] {
+            assert!(error.message().ends_with(cause), "{error:?}");
+            assert!(error.advice().unwrap().contains(advice), "{error:?}");
+        }
+    }
+    let proxy = FaultProxy::start("127.0.0.1:9".parse().unwrap(), Plan::unanswered()).unwrap();
+    let endpoint = format!("http://{}", proxy.address());
+    let began = std::time::Instant::now();
+    let error = write(&at(&endpoint), "x", b"x").await.unwrap_err();
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{error:?}");
+    assert!(error.message().contains(&format!("{endpoint} did not answer for")), "{error:?}");
+    // A write that nobody answered may have been done; a listing changes nothing.
+    let error = at(&endpoint).list("").await.unwrap_err();
+    assert!(error.message().contains(&format!("{endpoint} did not answer for")), "{error:?}");
+    assert!(error.advice().unwrap().contains("check the network"), "{error:?}");
 }

@@ -29,6 +29,15 @@ async fn keeps_the_promises_of_a_storage_and_of_a_sink() {
     conformance::sink(&storage, &Files(storage.root().into())).await.unwrap();
 }
 
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+#[tokio::test]
+async fn all_sizes_and_all_pages() {
+    let scratch = tempfile::tempdir().unwrap();
+    let storage = Local::new("local", scratch.path().join("root")).unwrap();
+    crate::objects::sizes_come_back(&storage).await;
+    crate::objects::pages_are_turned(&storage).await;
+}
+
 #[tokio::test]
 async fn a_committed_object_streams_as_a_source_does() {
     struct Stored(Local);

@@ -14,6 +14,10 @@ mod objects;
 #[cfg(feature = "s3")]
 mod s3;
 #[cfg(feature = "s3")]
+mod s3_given_up;
+#[cfg(feature = "s3")]
+mod s3_lacking;
+#[cfg(feature = "s3")]
 mod s3_settings;
 #[cfg(feature = "s3")]
 mod s3_versions;

@@ -15,6 +15,8 @@ use super::plan::{Direction, Fault};
 
 /// The most that is read before it is passed on.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// What [`Fault::Flip`] inverts of a byte.
+const FLIPPED_BIT: u8 = 0x10;
 /// How long ends that were told that there is no more may go on sending.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,6 +32,8 @@ struct Lane {
     direction: Direction,
     chunk: Box<[u8]>,
     pending: std::ops::Range<usize>,
+    /// The next byte arrives with a bit inverted.
+    flips: bool,
     ended: bool,
 }
 
@@ -54,7 +58,8 @@ pub(super) async fn serve(mut client: TcpStream, traffic: Arc<Traffic>) {
             Some(Fault::Truncate) => return truncate(client, server).await,
             Some(Fault::Stall(pause)) => traffic.stalled(pause).await,
             Some(Fault::Delay(pause)) => delay = Some(pause),
-            None => {}
+            // Its lane does so by itself.
+            Some(Fault::Flip) | None => {}
         }
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
@@ -73,7 +78,7 @@ pub(super) async fn serve(mut client: TcpStream, traffic: Arc<Traffic>) {
 impl Lane {
     fn new(direction: Direction) -> Self {
         let chunk = vec![0; CHUNK_BYTES].into_boxed_slice();
-        Self { direction, chunk, pending: 0..0, ended: false }
+        Self { direction, chunk, pending: 0..0, flips: false, ended: false }
     }
 
     /// Carries bytes until their sender ends; may be abandoned at any await and resumed.
@@ -100,6 +105,9 @@ impl Lane {
                     sleep(delay).await;
                 }
             }
+            if std::mem::take(&mut self.flips) {
+                self.chunk[self.pending.start] ^= FLIPPED_BIT;
+            }
             to.writable().await.map_err(|_| End::Broken)?;
             self.pass_on(&to, delay.is_some(), traffic)?;
         }
@@ -125,8 +133,14 @@ impl Lane {
         };
         self.pending.start += written;
         traffic.counter(self.direction).fetch_add(written as u64, Relaxed);
-        let fault = course.pass(self.direction, delayed, written as u64);
-        fault.map_or(Ok(()), |fault| Err(End::Struck(fault)))
+        match course.pass(self.direction, delayed, written as u64) {
+            None => Ok(()),
+            Some(Fault::Flip) => {
+                self.flips = true;
+                Ok(())
+            }
+            Some(fault) => Err(End::Struck(fault)),
+        }
     }
 }
 

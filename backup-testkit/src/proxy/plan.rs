@@ -29,6 +29,8 @@ pub enum Fault {
     Stall(Option<Duration>),
     /// Every chunk, of 16 KiB at most and either way, waits this long from then on.
     Delay(Duration),
+    /// One bit of the next byte in the plan's direction is inverted.
+    Flip,
 }
 
 /// How often a fault happens.
@@ -139,6 +141,11 @@ impl Strike {
     fn concerns(&self, direction: Direction, delayed: bool) -> bool {
         self.direction == direction && !(delayed && matches!(self.fault, Fault::Delay(_)))
     }
+
+    /// Without a byte there is nothing to invert.
+    fn flips(&self) -> bool {
+        self.fault == Fault::Flip
+    }
 }
 
 /// A plan on its way: what has passed since it took effect, and when it strikes next.
@@ -158,7 +165,12 @@ impl Course {
     /// How many bytes may pass before the fault.
     pub(super) fn allowance(&self, direction: Direction, delayed: bool) -> u64 {
         let strike = self.strike.filter(|strike| strike.concerns(direction, delayed));
-        strike.map_or(u64::MAX, |strike| strike.at.saturating_sub(self.passed))
+        let left = |strike: Strike| match strike.at.saturating_sub(self.passed) {
+            // It goes on all the same: the fault is in what passes.
+            0 if strike.flips() && strike.repeat == Repeat::Always => u64::MAX,
+            left => left,
+        };
+        strike.map_or(u64::MAX, left)
     }
 
     /// Notes what passed and gives the fault that comes now.
@@ -176,7 +188,8 @@ impl Course {
 
     /// The fault that a new connection meets before any byte.
     pub(super) fn connected(&mut self) -> Option<Fault> {
-        let due = self.strike.as_ref().is_some_and(|strike| self.passed >= strike.at);
+        let due = |strike: &Strike| self.passed >= strike.at && !strike.flips();
+        let due = self.strike.as_ref().is_some_and(due);
         if due { self.happens() } else { None }
     }
 

@@ -22,7 +22,6 @@
 //! and refuses batch deletes.
 
 mod azure;
-mod certificates;
 mod gcs;
 mod http;
 mod process;

@@ -10,7 +10,6 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use super::certificates::Certificates;
 use super::process::{Process, free_addresses, new_folder, started};
 use super::programs::Programs;
 use super::shared::Shared;
@@ -54,11 +53,10 @@ pub struct S3Server {
     process: Process,
     weed: PathBuf,
     s3: SocketAddr,
-    https: SocketAddr,
-    certificates: Certificates,
     master: SocketAddr,
     master_grpc: SocketAddr,
     volume: SocketAddr,
+    scheme: &'static str,
 }
 
 static SHARED: Shared<S3Server> = Shared::new();
@@ -69,7 +67,16 @@ impl S3Server {
 
     /// Starts a server that has [`BUCKET`], without versions.
     pub async fn start() -> Result<Self> {
-        let server = started(Self::prepared, Self::up).await?;
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS, with a certificate and its key in PEM files.
+    pub async fn start_over_tls(certificate: &Path, key: &Path) -> Result<Self> {
+        Self::start_with(Some((certificate, key))).await
+    }
+
+    async fn start_with(tls: Option<(&Path, &Path)>) -> Result<Self> {
+        let server = started(|| Self::prepared(tls), Self::up).await?;
         server.make_bucket(BUCKET).await?;
         Ok(server)
     }
@@ -79,12 +86,11 @@ impl S3Server {
         SHARED.get(Self::start()).await
     }
 
-    fn prepared() -> Result<Self> {
+    fn prepared(tls: Option<(&Path, &Path)>) -> Result<Self> {
         let weed = Programs::listed().weed()?;
-        let [s3, https, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc] =
+        let [s3, s3_grpc, filer, filer_grpc, volume, volume_grpc, master, master_grpc] =
             free_addresses()?;
         let mut process = Process::new("SeaweedFS", &weed, new_folder()?)?;
-        let certificates = Certificates::make(process.folder())?;
         let config = process.folder().join("s3.json");
         std::fs::write(&config, identities().to_string())
             .map_err(|e| cannot("cannot write s3.json").caused_by(e))?;
@@ -94,11 +100,12 @@ impl S3Server {
         command.args(["-volume.max=200", "-master.volumeSizeLimitMB=64"]);
         // Nobody to vote with: else a restart takes a quarter of a minute.
         command.args(["-master.peers=none", "-master.electionTimeout=300ms"]);
-        command.arg(format!("-s3.port.https={}", https.port()));
-        command.arg(format!("-s3.cert.file={}", certificates.server.display()));
-        command.arg(format!("-s3.key.file={}", certificates.key.display()));
         command.args(["-s3.port.iceberg=0", "-s3.port.lance=0"]);
         command.args(["-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"]);
+        if let Some((certificate, key)) = tls {
+            command.arg(format!("-s3.cert.file={}", certificate.display()));
+            command.arg(format!("-s3.key.file={}", key.display()));
+        }
         let ports = [
             ("s3", s3, s3_grpc),
             ("filer", filer, filer_grpc),
@@ -113,7 +120,8 @@ impl S3Server {
         process.removes_at_the_end(ports.map(|(part, _, grpc)| {
             PathBuf::from(format!("/tmp/seaweedfs-{part}-grpc-{}.sock", grpc.port()))
         }));
-        Ok(Self { process, weed, s3, https, certificates, master, master_grpc, volume })
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Ok(Self { process, weed, s3, master, master_grpc, volume, scheme })
     }
 
     async fn up(mut self) -> Result<Self> {
@@ -125,7 +133,7 @@ impl S3Server {
         let volume = &volume;
         self.process
             .start(|| async move {
-                // Refused without a signature, which is an answer.
+                // Refused without a signature (or without TLS), which is an answer.
                 http::request(s3, "GET /", "", "").await.is_ok()
                     // Before the volumes are announced, reads and writes fail or wait.
                     && http::request(master, "GET /dir/status", "", "")
@@ -142,17 +150,7 @@ impl S3Server {
 
     /// The URL for clients, which must put the bucket into the path.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.s3)
-    }
-
-    /// The URL for clients that trust [`authority`](Self::authority).
-    pub fn https_endpoint(&self) -> String {
-        format!("https://{}", self.https)
-    }
-
-    /// File with the certificate of the authority that vouches for the server.
-    pub fn authority(&self) -> &Path {
-        &self.certificates.authority
+        format!("{}://{}", self.scheme, self.s3)
     }
 
     /// The credentials with the rights asked for.

@@ -22,7 +22,7 @@ use super::connect::{operator, root};
 use super::explain::Place;
 use super::line::Line;
 use super::parts::Growth;
-use super::probe::Finding;
+use super::probe::{Finding, PROBE_NAME};
 use super::service::{Object, Outcome, Service, Stored, Upload};
 use super::store::Store;
 use crate::{ObjectSettings, ServerEncryption, Settings};
@@ -175,8 +175,12 @@ impl S3Service {
     /// The headers that make an object what the settings want, whether by one request or by
     /// several.
     fn headers(&self, object: &Object<'_>) -> Outcome<HeaderMap> {
+        self.headers_for(&self.objects, object)
+    }
+
+    /// As [`S3Service::headers`], for other settings.
+    fn headers_for(&self, objects: &ObjectSettings, object: &Object<'_>) -> Outcome<HeaderMap> {
         let mut headers = HeaderMap::new();
-        let objects = &self.objects;
         put(&mut headers, &format!("x-amz-meta-{MARK}"), object.mark)?;
         for (name, value) in &objects.metadata {
             put(&mut headers, &format!("x-amz-meta-{name}"), value)?;
@@ -254,7 +258,8 @@ impl Service for Handle {
 
     async fn sweep(&self, folder: &str, older_than: Timestamp) -> Outcome<u64> {
         let uploads = self.0.sweep_uploads(folder, older_than).await?;
-        Ok(uploads + self.0.sweep_hidden(folder, older_than).await?)
+        let prefix = self.0.requests.whole_prefix(folder);
+        Ok(uploads + self.0.sweep_hidden(&prefix, older_than).await?)
     }
 
     fn may_keep_versions(&self) -> bool {
@@ -281,8 +286,17 @@ impl Service for Handle {
         self.0.conditional
     }
 
-    fn asked_too_much(&self, error: &opendal::Error) -> Option<Finding> {
-        self.0.asked_too_much(error)
+    fn conditional_remedy(&self) -> &'static str {
+        "conditional = \"no\": the ids of backups then get random letters"
+    }
+
+    async fn asked_too_much(&self, object: &Object<'_>, error: &opendal::Error) -> Vec<Finding> {
+        self.0.asked_too_much(object, error).await
+    }
+
+    async fn sweep_probes(&self, older_than: Timestamp) -> Outcome<()> {
+        let probes = self.0.requests.whole_key(PROBE_NAME);
+        self.0.sweep_hidden(&probes, older_than).await.map(drop)
     }
 
     async fn probe_more(&self, object: &Object<'_>) -> Vec<Finding> {

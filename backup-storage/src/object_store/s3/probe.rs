@@ -7,40 +7,119 @@ use super::super::answer::Refusal;
 use super::super::probe::{CONTENT, Finding, why};
 use super::super::service::{Object, Outcome};
 use super::S3Service;
-use super::requests::put;
+use super::requests::{crc32c, put};
 use super::versions::Versioning;
 use crate::ObjectSettings;
 
 /// The CRC32C of nothing, in S3's writing.
 const WRONG_SUM: &str = "AAAAAA==";
 
+/// Whether a refusal can come from what the settings ask for, and not from the credentials or
+/// the bucket.
+fn may_be_about_settings(refusal: &Refusal) -> bool {
+    let signed_well = !matches!(
+        refusal.code.as_str(),
+        "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "RequestTimeTooSkewed"
+    );
+    let status = matches!(refusal.status, 400 | 403 | 405 | 501);
+    status && signed_well && !refusal.is_missing_bucket()
+}
+
+fn refused(ability: &'static str, error: &opendal::Error, remedy: &str) -> Finding {
+    Finding::missing(ability, format!("the service refuses it ({})", why(error)), remedy)
+}
+
 impl S3Service {
-    /// What the settings ask for and the service refused, where an error says so.
-    pub(super) fn asked_too_much(&self, error: &opendal::Error) -> Option<Finding> {
-        let refusal = Refusal::inside(error)?;
-        let objects = &self.objects;
-        let asks = self.checksums || *objects != ObjectSettings::default();
-        let may_refuse_tags = refusal.status == 403 && !objects.tags.is_empty();
-        let about_the_request = matches!(refusal.status, 400 | 405 | 501) || may_refuse_tags;
-        let signed_well = !matches!(
-            refusal.code.as_str(),
-            "SignatureDoesNotMatch" | "InvalidAccessKeyId" | "RequestTimeTooSkewed"
-        );
-        if !asks || !about_the_request || !signed_well || refusal.is_missing_bucket() {
-            return None;
+    /// Which of the settings the service refuses, after it refused them together. Found out by
+    /// asking for each alone: an error seldom says what it is about.
+    pub(super) async fn asked_too_much(
+        &self,
+        object: &Object<'_>,
+        error: &opendal::Error,
+    ) -> Vec<Finding> {
+        let Some(refusal) = Refusal::inside(error) else { return Vec::new() };
+        let asked = self.asked();
+        if (asked.is_empty() && !self.checksums) || !may_be_about_settings(refusal) {
+            return Vec::new();
         }
-        let (ability, remedy) = if objects.object_lock.is_some() {
-            ("object_lock", "leave `object_lock` out, or use a bucket made with object lock")
-        } else if !objects.tags.is_empty() {
-            ("tags", "leave `tags` out, or grant s3:PutObjectTagging")
-        } else if objects.encryption.is_some() {
-            ("encryption", "leave `encryption` out, or correct its key")
-        } else if objects.storage_class.is_some() {
-            ("storage_class", "leave `storage_class` out, or use one that the service has")
-        } else {
-            ("checksum", "checksum = \"none\"")
-        };
-        Some(Finding::missing(ability, format!("the service refuses it ({refusal})"), remedy))
+        let none = ObjectSettings::default();
+        if self.put_asking(object, &none, false).await.is_err() {
+            return Vec::new();
+        }
+        let mut findings = Vec::new();
+        let mut sums = false;
+        if self.checksums {
+            match self.put_asking(object, &none, true).await {
+                Ok(()) => sums = true,
+                Err(error) => findings.push(refused("checksum", &error, "checksum = \"none\"")),
+            }
+        }
+        for (ability, only, remedy) in &asked {
+            // With the checksum where that is accepted: a lock needs one.
+            if let Err(error) = self.put_asking(object, only, sums).await {
+                findings.push(refused(ability, &error, remedy));
+            }
+        }
+        if findings.is_empty() {
+            let message = format!("the service takes each alone, but not together ({refusal})");
+            findings.push(Finding::missing(
+                "objects",
+                message,
+                "leave some of the settings under `objects` out",
+            ));
+        }
+        findings
+    }
+
+    /// What the settings ask for beside the checksum, each alone, and what to set instead.
+    fn asked(&self) -> Vec<(&'static str, ObjectSettings, &'static str)> {
+        let ours = &self.objects;
+        let none = ObjectSettings::default;
+        let each = [
+            (
+                "tags",
+                ObjectSettings { tags: ours.tags.clone(), ..none() },
+                "leave `tags` out, or grant s3:PutObjectTagging",
+            ),
+            (
+                "metadata",
+                ObjectSettings { metadata: ours.metadata.clone(), ..none() },
+                "leave `metadata` out, or shorten it",
+            ),
+            (
+                "storage_class",
+                ObjectSettings { storage_class: ours.storage_class.clone(), ..none() },
+                "leave `storage_class` out, or use one that the service has",
+            ),
+            (
+                "encryption",
+                ObjectSettings { encryption: ours.encryption.clone(), ..none() },
+                "leave `encryption` out, or correct its key and the right to use it",
+            ),
+            (
+                "object_lock",
+                ObjectSettings { object_lock: ours.object_lock, ..none() },
+                "leave `object_lock` out, or use a bucket made with object lock (and grant \
+                 s3:PutObjectRetention)",
+            ),
+        ];
+        let wanted = |only: &ObjectSettings| *only != none();
+        each.into_iter().filter(|(_, only, _)| wanted(only)).collect()
+    }
+
+    async fn put_asking(
+        &self,
+        object: &Object<'_>,
+        objects: &ObjectSettings,
+        sums: bool,
+    ) -> Outcome<()> {
+        let mut headers = self.headers_for(objects, object)?;
+        let body = Buffer::from(CONTENT);
+        if sums {
+            put(&mut headers, "x-amz-checksum-crc32c", &crc32c(&body))?;
+        }
+        let key = self.requests.whole_key(object.key);
+        self.requests.object(Method::PUT, &key, &[], headers, body).await.map(drop)
     }
 
     /// Everything beside the conditional put.

@@ -14,6 +14,7 @@ use opendal::{Buffer, ErrorKind};
 use serde::Deserialize;
 
 use super::super::answer::{NoAnswer, Refusal};
+use super::super::probe::PROBE_NAME;
 use super::super::service::{Outcome, delete_with};
 use super::S3Service;
 
@@ -143,15 +144,14 @@ impl S3Service {
         Ok(known)
     }
 
-    /// Removes, below a folder, what is hidden and belonged to runs that never came to a
-    /// manifest, and was last touched before a time; says how many versions. What is still
-    /// locked waits for a later sweep.
-    pub(super) async fn sweep_hidden(&self, folder: &str, before: Timestamp) -> Outcome<u64> {
+    /// Removes, of the keys that begin with `prefix`, what is hidden and belonged to runs that
+    /// never came to a manifest (or to a probe), and was last touched before a time; says how many
+    /// versions. What is still locked waits for a later sweep.
+    pub(super) async fn sweep_hidden(&self, prefix: &str, before: Timestamp) -> Outcome<u64> {
         if self.versioning().await? != Versioning::Kept {
             return Ok(0);
         }
-        let prefix = self.requests.whole_prefix(folder);
-        let all = match self.all_versions(&prefix, false).await {
+        let all = match self.all_versions(prefix, false).await {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(0),
             all => all?,
         };
@@ -213,24 +213,32 @@ fn says_nothing(error: &opendal::Error) -> bool {
     }
 }
 
-/// Keys that are hidden, of backups without any version of a manifest, with their versions, the
-/// marks of deletion last. Nothing of a backup of which any part is younger than `before`.
+/// Keys that are hidden, of probes and of backups without any version of a manifest, with their
+/// versions, the marks of deletion last. Nothing of a backup of which any part is younger than
+/// `before`.
 fn hidden_leftovers<'a>(
     all: &'a [Version],
     prefix: &str,
     before: Timestamp,
 ) -> BTreeMap<&'a str, Vec<&'a Version>> {
-    let folder_of = |version: &'a Version| {
-        let (job, id, name) = layout::parse_key(version.key.strip_prefix(prefix)?)?;
-        Some(((job, id), name))
+    let unit_of = |version: &'a Version| {
+        let key = version.key.strip_prefix(prefix)?;
+        if key.starts_with(PROBE_NAME) && !key.contains('/') {
+            return Some((Unit::Probe(key), key));
+        }
+        let (job, id, name) = layout::parse_key(key)?;
+        Some((Unit::Folder(job, id), name))
     };
     let (mut spared, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for version in all {
-        let Some((folder, name)) = folder_of(version) else { continue };
-        let young = version.modified().is_none_or(|modified| modified >= before);
+        let Some((unit, name)) = unit_of(version) else { continue };
+        let mut young = version.modified().is_none_or(|modified| modified >= before);
         let listed = name == layout::MANIFEST && !version.deletes;
-        if young || listed || folder.1.started() >= before {
-            spared.insert(folder);
+        if let Unit::Folder(_, id) = &unit {
+            young |= id.started() >= before;
+        }
+        if young || listed {
+            spared.insert(unit);
         }
         if version.is_latest && !version.deletes {
             seen.insert(version.key.as_str());
@@ -238,13 +246,22 @@ fn hidden_leftovers<'a>(
     }
     let mut leftovers: BTreeMap<&str, Vec<&Version>> = BTreeMap::new();
     for version in all {
-        let swept = folder_of(version).is_some_and(|(folder, _)| !spared.contains(&folder));
+        let swept = unit_of(version).is_some_and(|(unit, _)| !spared.contains(&unit));
         if swept && !seen.contains(version.key.as_str()) {
             leftovers.entry(&version.key).or_default().push(version);
         }
     }
     leftovers.values_mut().for_each(|versions| versions.sort_by_key(|version| version.deletes));
     leftovers
+}
+
+/// What goes or stays as a whole.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit<'a> {
+    /// The object of a probe that was locked when the probe was over.
+    Probe(&'a str),
+    /// A backup's folder.
+    Folder(&'a str, layout::BackupId),
 }
 
 #[cfg(test)]
@@ -284,6 +301,11 @@ mod tests {
         let mut given_back = hidden();
         given_back.push(version(manifest, true, true));
         assert_eq!(swept(&given_back, after).len(), 2, "no manifest was ever there");
+        let probe = ".marb-probe-0123456789abcdef0123456789abcdef";
+        let probed = [version(probe, false, false), version(probe, true, true)];
+        assert_eq!(swept(&probed, after), [format!("p/{probe}")]);
+        assert!(swept(&probed, "2026-01-01T12:00:00Z").is_empty(), "young");
+        assert!(swept(&[version(probe, false, true)], after).is_empty(), "it can be seen");
         let foreign = [version("notes.txt", false, false), version("notes.txt", true, true)];
         assert!(swept(&foreign, after).is_empty(), "not ours");
         let mut versions = hidden();

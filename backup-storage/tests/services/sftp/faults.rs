@@ -248,3 +248,31 @@ async fn a_full_disk_is_named_and_leaves_nothing() {
     assert_says(&claim, ErrorKind::Failed, "the disk is full", "prune");
     assert_eq!(left, [disk.join("root/db/old")]);
 }
+
+/// Whoever stops waiting for `begin` never hears of the file: it is removed on the side.
+#[tokio::test]
+async fn a_begin_that_is_given_up_leaves_nothing() {
+    let server = SftpServer::start().await.unwrap();
+    let storage = storage(&server);
+    storage.stat("x").await.unwrap();
+    let mut given_up = 0;
+    for micros in 0..60 {
+        let patience = std::time::Duration::from_micros(micros * 50);
+        match tokio::time::timeout(patience, storage.begin("db/2026/dump")).await {
+            Ok(writer) => writer.unwrap().abort().await.unwrap(),
+            Err(_) => given_up += 1,
+        }
+    }
+    assert!(given_up > 10, "only {given_up}");
+    // What goes on on the side ends soon.
+    let deadline = Instant::now() + std::time::Duration::from_secs(20);
+    let root = server.folder().join("root");
+    loop {
+        let left = fs::read_dir(&root).map(|all| all.count()).unwrap_or_default();
+        if left == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{left} files or folders stay");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
