@@ -32,6 +32,7 @@ mod key_confirmation;
 mod keys;
 mod lock;
 mod opened_source;
+mod planning;
 mod reading;
 mod restore_from;
 mod restoring;
@@ -44,12 +45,12 @@ pub use deployment::Deployment;
 pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
 pub use foreign::{Content, ForeignFile};
-pub use in_place::{InPlaceSummary, SafetyBackup};
+pub use in_place::{InPlaceOutlook, InPlaceSummary, SafetyBackup};
 pub use reading::FileCheck;
 pub use restore_from::RestoreFrom;
 pub use restoring::{RestoreOptions, RestoreSummary};
 pub use swapping::{
-    PlannedStep, Recovery, SqlCheckPassed, SwapOptions, SwapPlan, SwapReport, SwapTarget,
+    Leftover, PlannedStep, Recovery, SqlCheckPassed, SwapOptions, SwapPlan, SwapReport, SwapTarget,
 };
 pub use verifying::{Verified, VerifyOptions};
 

@@ -3,6 +3,7 @@
 mod drill;
 mod env_file;
 mod environment;
+mod filters;
 mod load;
 mod restore;
 mod storage;

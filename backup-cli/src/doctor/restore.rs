@@ -11,7 +11,7 @@ use backup_core::pipeline::Cancel;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::{Condition, Diagnosis};
+use super::{Condition, Diagnosis, sudo};
 use crate::Deployment;
 use crate::config::{Argv, HealthConfig};
 use crate::health::Health;
@@ -80,8 +80,8 @@ impl Deployment {
             );
         };
         let asked = match path.file_name().and_then(|name| name.to_str()) {
-            Some("sudo") => ask_sudo(&path, arguments).await,
-            Some("systemctl") if !rustix::process::geteuid().is_root() => ask_polkit().await,
+            Some("sudo") => sudo::ask(&path, arguments).await,
+            Some("systemctl") if !rustix::process::geteuid().is_root() => self.ask_polkit().await,
             _ => None,
         };
         match asked {
@@ -91,6 +91,22 @@ impl Deployment {
             }
             Some(Ok(())) => diagnosis.good("restore", format!("hook {hook}: may be run")),
         }
+    }
+
+    /// Whether polkit lets this user start and stop units.
+    async fn ask_polkit(&self) -> Option<Result<(), (String, String)>> {
+        let pkcheck = self.find_program("pkcheck").unwrap_or_else(|| "pkcheck".into());
+        let mut check = Command::new(pkcheck);
+        check.args(["--action-id", "org.freedesktop.systemd1.manage-units", "--process"]);
+        check.arg(std::process::id().to_string());
+        if succeeds(check).await == Some(true) {
+            return Some(Ok(()));
+        }
+        Some(Err((
+            "it is not known that this user may start and stop units".to_owned(),
+            "write sudo -n systemctl .. with a sudoers line, add a polkit rule, or run restores as root"
+                .to_owned(),
+        )))
     }
 
     /// Where the program is, as starting it would find it.
@@ -150,48 +166,8 @@ impl Deployment {
     }
 }
 
-/// Whether sudo lets this user run a command without asking for a password. `Err` says what is
-/// wrong and what to do.
-async fn ask_sudo(sudo: &Path, arguments: &[String]) -> Option<Result<(), (String, String)>> {
-    let options = arguments.iter().take_while(|argument| argument.starts_with('-')).count();
-    let (options, command) = arguments.split_at(options);
-    let asks = !options.iter().any(|option| option == "-n" || option == "--non-interactive");
-    let mut list = Command::new(sudo);
-    list.args(["-n", "-l", "--"]).args(command);
-    let allowed = succeeds(list).await?;
-    let line = command.join(" ");
-    if !allowed {
-        return Some(Err((
-            "sudo does not let this user run it without a password".to_owned(),
-            format!("allow it with visudo: USER ALL=(root) NOPASSWD: {line}"),
-        )));
-    }
-    if asks {
-        return Some(Err((
-            "sudo may ask for a password, and nobody is there to type it".to_owned(),
-            "write sudo -n, so that it fails at once instead".to_owned(),
-        )));
-    }
-    Some(Ok(()))
-}
-
-/// Whether polkit lets this user start and stop units.
-async fn ask_polkit() -> Option<Result<(), (String, String)>> {
-    let mut check = Command::new("pkcheck");
-    check.args(["--action-id", "org.freedesktop.systemd1.manage-units", "--process"]);
-    check.arg(std::process::id().to_string());
-    if succeeds(check).await == Some(true) {
-        return Some(Ok(()));
-    }
-    Some(Err((
-        "it is not known that this user may start and stop units".to_owned(),
-        "write sudo -n systemctl .. with a sudoers line, add a polkit rule, or run restores as root"
-            .to_owned(),
-    )))
-}
-
 /// Whether a program that only tells something ends well; `None` when it can't be asked.
-async fn succeeds(mut command: Command) -> Option<bool> {
+pub(super) async fn succeeds(mut command: Command) -> Option<bool> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let status = tokio::time::timeout(ASK_TIMEOUT, command.status()).await.ok()?;
     Some(status.ok()?.success())
