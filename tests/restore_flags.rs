@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::restore_looks::LOGICAL;
-use crate::support::{CLAIMS, claims_server_with, finish, target_file};
+use crate::support::{CLAIMS, claims_server_with, finish, finish_started, target_file};
 use crate::swap::Stage;
 
 const OWNERS: &str =
@@ -110,16 +110,25 @@ async fn the_application_is_down_no_longer_than_is_said() {
     let child = stage.scratch.start(&["restore", "latest", "--json"]);
     let mut service = Outage { began: None, ended: None };
     let mut database = Outage { began: None, ended: None };
-    let finished = crate::support::finish_started(child);
-    tokio::pin!(finished);
-    let run = loop {
-        tokio::select! {
-            run = &mut finished => break run.expect(0).json(),
-            () = sleep(Duration::from_millis(2)) => {
-                service.note(stage.is_running());
-                database.note(stage.server.sql(CLAIMS, "SELECT 1").await.is_ok());
+    let probing = async {
+        tokio::join!(
+            async {
+                loop {
+                    service.note(stage.is_running());
+                    sleep(Duration::from_millis(2)).await;
+                }
+            },
+            async {
+                loop {
+                    database.note(stage.server.sql(CLAIMS, "SELECT 1").await.is_ok());
+                    sleep(Duration::from_millis(2)).await;
+                }
             }
-        }
+        )
+    };
+    let run = tokio::select! {
+        run = finish_started(child) => run.expect(0).json(),
+        _ = probing => unreachable!("it never ends"),
     };
     let (down, closed) = (&run["downtime_seconds"], &run["closed_seconds"]);
     println!(
@@ -129,7 +138,7 @@ async fn the_application_is_down_no_longer_than_is_said() {
     );
     assert!((1.0..=down.as_f64().unwrap()).contains(&service.seconds()), "{run:#}");
     assert!(database.seconds() <= down.as_f64().unwrap(), "{run:#}");
-    assert!(down.as_f64().unwrap() < service.seconds() + 3.0, "much more is said: {run:#}");
+    assert!(down.as_f64().unwrap() < service.seconds() + 5.0, "much more is said: {run:#}");
 }
 
 /// Waits until a query says this.
@@ -143,9 +152,13 @@ async fn until(server: &PostgresServer, database: &str, sql: &str, expected: &st
     panic!("{sql}: {:?}", server.sql(database, sql).await);
 }
 
+/// A connection string as a literal of SQL.
 fn conninfo(server: &PostgresServer, database: &str) -> String {
     let (host, port) = (server.host(), server.port());
-    format!("host={host} port={port} dbname={database} user=postgres password={PASSWORD}")
+    let password = PASSWORD.replace('\\', "\\\\").replace('\'', "\\'");
+    let text =
+        format!("host={host} port={port} dbname={database} user=postgres password='{password}'");
+    format!("'{}'", text.replace('\'', "''"))
 }
 
 /// The live database publishes to another server and follows a third one's table.
@@ -163,14 +176,12 @@ async fn replication_that_breaks_is_refused_accepted_and_cleaned_up() {
     let tables = "CREATE TABLE payers (id int PRIMARY KEY, name text); CREATE TABLE feed (i int PRIMARY KEY);
                   INSERT INTO feed VALUES (1), (2); CREATE PUBLICATION feed FOR TABLE feed";
     other.sql("copy", tables).await.unwrap();
-    let subscribe = format!(
-        "CREATE SUBSCRIPTION far CONNECTION '{}' PUBLICATION rows",
-        conninfo(&live, CLAIMS)
-    );
+    let subscribe =
+        format!("CREATE SUBSCRIPTION far CONNECTION {} PUBLICATION rows", conninfo(&live, CLAIMS));
     other.sql("copy", &subscribe).await.unwrap();
     let stage = Stage::on(live).await;
     let follow = format!(
-        "CREATE SUBSCRIPTION near CONNECTION '{}' PUBLICATION feed",
+        "CREATE SUBSCRIPTION near CONNECTION {} PUBLICATION feed",
         conninfo(&other, "copy")
     );
     stage.server.sql(CLAIMS, &follow).await.unwrap();
@@ -222,17 +233,17 @@ async fn a_backup_that_left_rows_out_counts_for_no_cleanup() {
     stage.restore(&["--rollback"]).await.expect(0);
     stage.date_swaps(Timestamp::now() - SignedDuration::from_hours(1)).await;
     let url = "url = { env = 'TEST_DATABASE_URL' }";
-    for filter in ["exclude_table_data = ['payers']", "tables = ['claims', 'payers']"] {
-        let filtered = format!("{url}, {filter}");
-        stage.scratch.edit_config(url, &filtered);
-        stage.scratch.run(&["backup"]).await.expect(0);
-        stage.scratch.run(&["verify", "latest"]).await.expect(0);
-        // The filter is gone from the config, not from the backup.
-        stage.scratch.edit_config(&filtered, url);
-        let kept = stage.restore(&["--cleanup"]).await.expect(0);
-        assert!(kept.stdout.contains("no backup that began later has been verified"), "{kept:#?}");
-        assert!(kept.stderr.contains("left something out"), "{kept:#?}");
-    }
+    let filtered = format!("{url}, exclude_table_data = ['payers']");
+    stage.scratch.edit_config(url, &filtered);
+    stage.scratch.run(&["backup"]).await.expect(0);
+    stage.scratch.run(&["verify", "latest"]).await.expect(0);
+    let filtering = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(filtering.stdout.contains("no backup that began later"), "{filtering:#?}");
+    // The filter is gone from the config, not from the backup.
+    stage.scratch.edit_config(&filtered, url);
+    let kept = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(kept.stdout.contains("no backup that began later has been verified"), "{kept:#?}");
+    assert!(kept.stderr.contains("left something out"), "{kept:#?}");
     stage.scratch.run(&["backup"]).await.expect(0);
     stage.scratch.run(&["verify", "latest"]).await.expect(0);
     let preview = stage.restore(&["--cleanup", "--dry-run"]).await.expect(0).stdout;

@@ -61,6 +61,6 @@ async fn in_place_a_partition_with_newer_rows_is_in_the_way() {
     live.sql("ALTER TABLE visits DETACH PARTITION visits_2").await;
     let done = live.run(&["restore", "latest", "--in-place"]).await.expect(0);
     let at = |text: &str| done.stderr.find(text).unwrap_or_else(|| panic!("no {text}: {done:#?}"));
-    assert!(at("index later") < at("safety backup by the job"), "{done:#?}");
+    assert!(at("index public.later") < at("safety backup by the job"), "{done:#?}");
     assert_eq!(live.sql("SELECT note FROM visits_2").await, "newer");
 }

@@ -127,11 +127,10 @@ impl Deployment {
     }
 }
 
-/// A dump of chosen schemas or tables has no database of its own, and rows that were left out are
-/// noted. Of tables and schemas that were excluded nothing is.
+/// Rows that were left out are noted. Of tables and schemas that were excluded nothing is: there
+/// the config's word has to do.
 fn tells_of_a_whole_database(inventory: &Inventory) -> bool {
-    inventory.database.is_some()
-        && inventory.tables.iter().all(|table| table.data != TableData::Excluded)
+    inventory.tables.iter().all(|table| table.data != TableData::Excluded)
 }
 
 /// Drops what killed restores were filling; what can't be dropped is told in its entry.
