@@ -2,15 +2,16 @@
 //! `verify` finds each, and a restore refuses it before anything live is touched, or, where it
 //! does not need the file, brings back exactly what was backed up.
 //!
-//! Restores run in this process into memory; every twentieth runs into a real server.
+//! Restores run in this process into memory; some of them by the program against a server whose
+//! database is live: swapped, in place, some tables, a new one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use backup_cli::config::{Config, Environment, Value};
-use backup_cli::{Deployment, RestoreOptions, VerifyOptions};
+use backup_cli::config::{Config, Environment};
+use backup_cli::{Deployment, VerifyOptions};
 use backup_core::pipeline::{self, Context};
 use backup_core::{
     Catalog, Collect, Digest, Error, ErrorKind, Level, Origin, PartRole, Query, Result, layout,
@@ -23,13 +24,27 @@ use crate::support::{CLAIMS, Scratch, cases, claims_digest, claims_server, seed,
 
 /// Rows of the database: its dump is a few chunks long.
 const ROWS: u32 = 1_000;
-/// One restore in so many runs into a real server.
+/// One restore in so many runs against a real server in the soak; in the tests more.
 const REAL_ONE_IN: usize = 20;
 /// The database that is restored into.
 const RESTORED: &str = "restored";
 /// What a restore reads nothing from, or what may change in a way that makes no difference (a
 /// digit in hex as a capital).
 const NOT_NEEDED: [&str; 3] = [layout::RESTORE_NOTE, layout::SHA256SUMS, layout::SIGNATURE];
+
+/// The live database, for one that is to be live again.
+const PRISTINE: &str = "pristine";
+
+/// Where a restore goes.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Swap,
+    InPlace,
+    Tables,
+    New,
+}
+
+const WAYS: [Way; 4] = [Way::Swap, Way::InPlace, Way::Tables, Way::New];
 
 /// How a backup is encrypted and signed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,6 +97,11 @@ impl Kind {
         assert_eq!(kind.verify(Level::Content).await, None, "{}", kind.name);
         assert_eq!(kind.verify(Level::Checksums).await, None, "{}", kind.name);
         kind.plain = kind.restore().await.unwrap();
+        let moved_on =
+            "DELETE FROM claims WHERE id % 3 = 0; INSERT INTO payers VALUES (99, 'late')";
+        kind.server.sql(CLAIMS, moved_on).await.unwrap();
+        let keep = format!("CREATE DATABASE {PRISTINE} TEMPLATE {CLAIMS}");
+        kind.server.sql("postgres", &keep).await.unwrap();
         assert_eq!(kind.plain.len(), 2);
         kind
     }
@@ -141,29 +161,53 @@ impl Kind {
         }
     }
 
-    /// The same for real: `None` when it was refused, else what the database holds now.
-    async fn restore_really(&self) -> Option<String> {
-        let catalog = self.catalog().await;
-        let target = Value::Literal(self.server.url(RESTORED));
-        let accept_unsigned = self.key == Key::Public { signed: false };
-        let options = RestoreOptions { accept_unsigned, ..RestoreOptions::into_database(target) };
-        let restored = match catalog.find("latest") {
-            Ok(entry) => self.deployment.restore(entry, &options, &Context::default()).await,
-            Err(error) => Err(error),
-        };
-        let made = "SELECT count(*) FROM pg_database WHERE datname LIKE '%rest%'";
-        let made = self.server.sql("postgres", made).await.unwrap();
-        if restored.is_err() {
-            assert_eq!(made, "0", "{}: something is there after {restored:?}", self.name);
+    /// The same for real, by the program, against a database that is live: `None` when it was
+    /// refused, and the live one is as it was; else what came back.
+    async fn restore_really(&self, way: Way) -> Option<String> {
+        let sql = format!(
+            "DROP DATABASE IF EXISTS {CLAIMS}; CREATE DATABASE {CLAIMS} TEMPLATE {PRISTINE}"
+        );
+        for sql in sql.split("; ") {
+            self.server.sql("postgres", sql).await.unwrap();
+        }
+        let before = (claims_digest(&self.server, CLAIMS).await, self.databases().await);
+        let to = target_file(&self.scratch, &self.server, RESTORED);
+        let mut restore = vec!["restore", "latest"];
+        restore.extend(match way {
+            Way::Swap => &[][..],
+            Way::InPlace => &["--in-place", "--no-safety-backup"],
+            Way::Tables => &["--to", "", "--table", "claims", "--table", "payers"],
+            Way::New => &["--to", ""],
+        });
+        if let Some(place) = restore.iter().position(|word| word.is_empty()) {
+            restore[place] = &to;
+        }
+        if self.key == (Key::Public { signed: false }) {
+            restore.push("--accept-unsigned");
+        }
+        let run = self.scratch.run(&restore).await;
+        let beside = matches!(way, Way::Tables | Way::New);
+        if run.code != 0 {
+            let after = (claims_digest(&self.server, CLAIMS).await, self.databases().await);
+            assert_eq!(after, before, "{}, {way:?}: {run:#?}", self.name);
             return None;
         }
-        let rows = claims_digest(&self.server, RESTORED).await;
-        self.server.sql("postgres", &format!("DROP DATABASE {RESTORED}")).await.unwrap();
+        let rows = claims_digest(&self.server, if beside { RESTORED } else { CLAIMS }).await;
+        let old = "SELECT coalesce(string_agg(datname, ' '), '') FROM pg_database WHERE datname LIKE 'claims\\_before%' OR datname = 'restored'";
+        for name in self.server.sql("postgres", old).await.unwrap().split_whitespace() {
+            let drop = format!("DROP DATABASE \"{name}\" WITH (FORCE)");
+            self.server.sql("postgres", &drop).await.unwrap();
+        }
         Some(rows)
     }
 
+    async fn databases(&self) -> String {
+        let sql = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database";
+        self.server.sql("postgres", sql).await.unwrap()
+    }
+
     /// Damages one file, looks what is said, and puts it back.
-    async fn strike(&self, blow: &Blow, is_real: bool, score: &mut Score) {
+    async fn strike(&self, blow: &Blow, way: Option<Way>, score: &mut Score) {
         let path = &self.files[blow.file];
         let whole = std::fs::read(path).unwrap();
         std::fs::write(path, blow.on(&whole)).unwrap();
@@ -183,12 +227,12 @@ impl Kind {
             Ok(plain) if !needed && plain == self.plain => score.exact += 1,
             Ok(_) => score.missed.push(format!("restore: {what}")),
         }
-        if is_real {
+        if let Some(way) = way {
             score.real += 1;
-            match self.restore_really().await {
+            match self.restore_really(way).await {
                 None => {}
                 Some(rows) if !needed && rows == self.rows => {}
-                Some(_) => score.missed.push(format!("restore into a server: {what}")),
+                Some(_) => score.missed.push(format!("restore into a server ({way:?}): {what}")),
             }
         }
         score.cases += 1;
@@ -204,10 +248,14 @@ impl Kind {
         std::fs::write(path, blow.on(&whole)).unwrap();
         let run = self.scratch.run(&["verify"]).await.expect(4);
         assert!(run.stdout.contains("DAMAGED"), "{run:#?}");
-        let to = target_file(&self.scratch, &self.server, RESTORED);
-        self.scratch.run(&["restore", "latest", "--to", &to, "--accept-unsigned"]).await.expect(4);
+        for way in WAYS {
+            assert_eq!(self.restore_really(way).await, None, "{}, {way:?}", self.name);
+        }
         std::fs::write(path, whole).unwrap();
-        assert_eq!(self.restore_really().await.as_ref(), Some(&self.rows), "{}", self.name);
+        for way in WAYS {
+            let restored = self.restore_really(way).await;
+            assert_eq!(restored.as_ref(), Some(&self.rows), "{}, {way:?}", self.name);
+        }
     }
 }
 
@@ -309,10 +357,19 @@ async fn sweep(compression: &str, key: Key) {
     let kind = Kind::new(compression, key).await;
     let mut random = StdRng::seed_from_u64(seed());
     let mut score = Score::default();
-    let (flips, cuts) = (cases(14, 500), cases(6, 200));
+    let (mut flips, mut cuts) = (cases(14, 500), cases(6, 200));
+    let (one_in, shift) = (cases(5, REAL_ONE_IN), random.gen_range(0..WAYS.len()));
     for case in 0..flips + cuts {
-        let blow = Blow::random(&kind.files, case < flips, &mut random);
-        kind.strike(&blow, case % REAL_ONE_IN == 0, &mut score).await;
+        // On a real server bits are flipped and ends cut off in turn, and all ways are gone.
+        let real = (case % one_in == 0).then_some(case / one_in);
+        let flip = match real {
+            Some(real) => flips > 0 && (real % 2 == 0 || cuts == 0),
+            None => random.gen_range(0..flips + cuts) < flips,
+        };
+        *(if flip { &mut flips } else { &mut cuts }) -= 1;
+        let way = real.map(|real| WAYS[(real + shift) % WAYS.len()]);
+        let blow = Blow::random(&kind.files, flip, &mut random);
+        kind.strike(&blow, way, &mut score).await;
     }
     kind.strike_with_the_program().await;
     println!("corruption of {}: {score}", kind.name);

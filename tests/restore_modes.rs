@@ -2,6 +2,7 @@
 //! backups and from plain files. Struck at random moments nothing half-done can be seen, and no
 //! bytes of the backup stay on the disk.
 
+mod refused;
 mod struck;
 
 use std::path::{Path, PathBuf};
@@ -122,11 +123,11 @@ impl Live {
     }
 }
 
-/// Turns bits of the last bytes.
-fn damage_end(file: &Path) {
+/// Turns a bit of the last bytes; a second time puts it back.
+fn damage_end(file: &Path, at: usize) {
     let mut bytes = std::fs::read(file).unwrap();
     let start = bytes.len() - MDC_BYTES;
-    bytes[start + 5] ^= 0x10;
+    bytes[start + at] ^= 1 << (at % 8);
     std::fs::write(file, bytes).unwrap();
 }
 
@@ -248,18 +249,24 @@ async fn with_a_damaged_end_no_row_is_ever_visible() {
     let file = live.old_file("gpg").await;
     live.sql("UPDATE claims SET note = 'live'").await;
     let to = target_file(&live.scratch, &live.server, CLAIMS);
-    damage_end(&file);
     let path = file.display().to_string();
     watch(&live, async {
-        drop(live.run(&restore_without_backup(&path, &to)).await.expect(4));
+        for at in 0..MDC_BYTES {
+            damage_end(&file, at);
+            let run = live.run(&restore_without_backup(&path, &to)).await;
+            assert_eq!(run.code, 4, "byte {at}: {run:#?}");
+            damage_end(&file, at);
+        }
     })
     .await;
+    damage_end(&file, 5);
     let table = ["restore", &path, "--to", &to, "--table", "claims", "--into-schema", "old"];
     live.run(&table).await.expect(4);
     assert_eq!(live.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'old'").await, "0");
     let stored = live.scratch.backup_folder().await;
     let part = std::fs::read_dir(stored).unwrap().map(|entry| entry.unwrap().path());
-    damage_end(&part.into_iter().find(|path| path.to_string_lossy().contains(".dump.")).unwrap());
+    let dump = part.into_iter().find(|path| path.to_string_lossy().contains(".dump.")).unwrap();
+    damage_end(&dump, 5);
     watch(&live, async {
         drop(live.run(&restore_without_backup("latest", &to)).await.expect(4));
     })
@@ -274,7 +281,7 @@ impl Progress for BreaksAfterCheck {
         if let Event::Step { what } = event
             && what.starts_with("restoring over")
         {
-            damage_end(&self.0);
+            damage_end(&self.0, 5);
         }
     }
 }
@@ -290,7 +297,13 @@ async fn a_file_that_breaks_between_two_readings_restores_nothing() {
     let deployment = live.deployment();
     watch(&live, async {
         let restored = deployment
-            .restore_in_place(RestoreFrom::File(&file), &options, &SafetyBackup::None, &context)
+            .restore_in_place(
+                RestoreFrom::File(&file),
+                &options,
+                &SafetyBackup::None,
+                &context,
+                &|_| {},
+            )
             .await;
         assert_eq!(restored.unwrap_err().kind(), ErrorKind::Damaged);
     })

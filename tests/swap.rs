@@ -25,7 +25,11 @@ pub struct Stage {
 
 impl Stage {
     pub async fn new(major: u32, rows: u32) -> Self {
-        let server = claims_server(major, rows).await;
+        Self::on(claims_server(major, rows).await).await
+    }
+
+    /// The same on a server that has claims.
+    pub async fn on(server: PostgresServer) -> Self {
         let scratch = Scratch::of(&server, CLAIMS);
         scratch.run(&["backup"]).await.expect(0);
         let new = claims_digest(&server, CLAIMS).await;
@@ -130,13 +134,18 @@ impl Stage {
     }
 
     /// Changes the time that finished swaps noted of themselves.
-    async fn date_swaps(&self, time: jiff::Timestamp) {
+    pub async fn date_swaps(&self, time: jiff::Timestamp) {
+        self.date_marks("swapped|put_back", time).await;
+    }
+
+    /// Changes these times in every mark of ours.
+    pub async fn date_marks(&self, fields: &str, time: jiff::Timestamp) {
         let sql = format!(
             r#"DO $$ DECLARE d record; BEGIN
             FOR d IN SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database LOOP
-                IF d.comment LIKE 'marb-backup swap %' THEN
+                IF d.comment ~ '^marb-backup (swap|restoring) ' THEN
                     EXECUTE format('COMMENT ON DATABASE %I IS %L', d.datname,
-                        regexp_replace(d.comment, '"(swapped|put_back)":"[^"]*"', '"\1":"{time}"', 'g'));
+                        regexp_replace(d.comment, '"({fields})":"[^"]*"', '"\1":"{time}"', 'g'));
                 END IF;
             END LOOP; END $$"#
         );

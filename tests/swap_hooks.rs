@@ -305,8 +305,7 @@ async fn swap(deployment: &Deployment, ear: Arc<Ear>) -> backup_core::Result<Swa
     let target = SwapTarget::Job("database".to_owned());
     let url = deployment.database_of("database").unwrap().url.clone();
     let restore = RestoreOptions { globals: false, ..RestoreOptions::into_database(url) };
-    let options =
-        SwapOptions { target, restore, accept_replication_break: false, keep_failed: false };
+    let options = SwapOptions { target, restore, keep_failed: false };
     let from = RestoreFrom::Backup(catalog.find("latest").unwrap());
     deployment.restore_and_swap(from, &options, &Context::with_progress(ear), &|_| ()).await
 }

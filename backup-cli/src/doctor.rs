@@ -1,6 +1,7 @@
 //! Every prerequisite, with the fix for each that is missing.
 
 mod files;
+mod left;
 mod restore;
 mod sudo;
 
@@ -10,7 +11,6 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{Error, Result, Storage, StoredObject, Transform, read_small};
-use backup_pg::{Server, WORKING_PREFIX};
 use bytes::Bytes;
 
 use crate::Deployment;
@@ -108,6 +108,7 @@ impl Deployment {
             self.examine_storage(name, &mut diagnosis).await;
         }
         self.examine_restore(&mut diagnosis).await;
+        self.examine_drill_server(&mut diagnosis).await;
         self.examine_stock_programs(&mut diagnosis);
         diagnosis
     }
@@ -224,7 +225,7 @@ impl Deployment {
                 "raise max_standby_streaming_delay there, or dump the primary",
             );
         }
-        examine_unfinished_restores(&subject, &server, diagnosis).await;
+        left::examine(&subject, &server, diagnosis).await;
         if postgres.globals && !server.reads_role_passwords() {
             diagnosis.warning(
                 &subject,
@@ -291,25 +292,6 @@ impl Deployment {
             "restore by hand",
             format!("{} is not here; RESTORE.md would need it", programs.join(", ")),
             format!("apt-get install {}", packages.join(" ")),
-        );
-    }
-}
-
-/// Databases that a killed restore left under its working name: patients' data nobody needs.
-async fn examine_unfinished_restores(subject: &str, server: &Server, diagnosis: &mut Diagnosis) {
-    let query = format!(
-        "select coalesce(json_agg(datname order by datname), '[]') from pg_catalog.pg_database \
-         where starts_with(datname, '{WORKING_PREFIX}')"
-    );
-    let left: Vec<String> = match server.psql().query_json(&query).await {
-        Ok(left) => left,
-        Err(error) => return diagnosis.bad(subject, &error),
-    };
-    for name in left {
-        diagnosis.warning(
-            subject,
-            format!("{name} is what a restore left that was killed, or is one that still runs"),
-            format!("when no restore is running: dropdb {name}"),
         );
     }
 }

@@ -1,16 +1,18 @@
 //! Restoring over what a database holds: the old way, made safe.
 //!
 //! 1. The backup is read and checked to its end, and nothing is touched.
-//! 2. The plan says what is replaced, what goes with it and what stays; something in the way ends
-//!    it here.
+//! 2. The preflight and the plan say what is replaced, what goes with it and what stays; something
+//!    in the way ends it here.
 //! 3. A safety backup of the database, by the ordinary way. When it fails nothing is restored.
 //! 4. The backup is read again, and checked again on its way into one transaction, which is
 //!    committed after the comparison.
 
 use backup_core::pipeline::Context;
 use backup_core::{Error, Result, SourceIdentity};
-use backup_pg::{InPlacePlan, PgRestore, Toc};
+use backup_pg::{Finding, InPlacePlan, PgRestore, Toc};
+use serde::Serialize;
 
+use crate::opened_source::OpenedSource;
 use crate::restoring::RestoreOptions;
 use crate::{Deployment, RestoreFrom, RestoreSummary};
 
@@ -23,11 +25,32 @@ pub enum SafetyBackup {
     None,
 }
 
+/// What a restore in place would do, and what the preflight found.
+#[derive(Debug, Clone, Serialize)]
+pub struct InPlaceOutlook {
+    /// What it replaces, and what is in its way.
+    #[serde(flatten)]
+    pub plan: InPlacePlan,
+    /// What the preflight found; the blocking ones first.
+    pub findings: Vec<Finding>,
+}
+
+impl InPlaceOutlook {
+    /// `Ok` when nothing is in the way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) naming what is.
+    pub fn check(&self) -> Result<()> {
+        backup_pg::refuse_blocking(&self.findings)?;
+        self.plan.check()
+    }
+}
+
 /// What a restore in place did.
 #[derive(Debug)]
 pub struct InPlaceSummary {
     /// What it replaced, and what it left.
-    pub plan: InPlacePlan,
+    pub plan: InPlaceOutlook,
     /// The backup that holds what the database held before.
     pub safety_backup: Option<String>,
     /// What came back.
@@ -39,22 +62,41 @@ impl Deployment {
     ///
     /// # Errors
     /// What is wrong with the backup; when the database does not answer. That something is in
-    /// the way is no error here: see [`InPlacePlan::blocks`].
+    /// the way is no error here: see [`InPlaceOutlook::check`].
     pub async fn plan_in_place(
         &self,
         from: RestoreFrom<'_>,
         options: &RestoreOptions,
         context: &Context,
-    ) -> Result<InPlacePlan> {
+    ) -> Result<InPlaceOutlook> {
         refuse_selection(options)?;
         let source = self.open_for_restore(from, options, context).await?;
         context.step("reading the backup to its end");
-        let archive = source.check(context).await?;
-        let sink = self.restore_sink(&source, options, true).await?;
-        plan_in_place(&sink, archive.toc(), options, context).await
+        self.look_in_place(&source, options, context).await
     }
 
-    /// Restores over what the database holds, all of it or nothing.
+    /// `Ok` when the safety backup would hold all that a restore in place drops.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when the job leaves something out.
+    pub fn check_safety_backup(&self, safety: &SafetyBackup) -> Result<()> {
+        let SafetyBackup::Of(job) = safety else { return Ok(()) };
+        let filters = self.database_of(job)?.leaves_out();
+        if filters.is_empty() {
+            return Ok(());
+        }
+        Err(Error::refused(
+            "safety backup",
+            format!(
+                "the job {job} leaves a part of the database out ({}), which the restore would drop all the same",
+                filters.join(", ")
+            ),
+        )
+        .next_step("restore beside the database and swap (leave --in-place out); or back all of it up yourself, and say --no-safety-backup"))
+    }
+
+    /// Restores over what the database holds, all of it or nothing. `tell` gets the plan before
+    /// anything is touched.
     ///
     /// # Errors
     /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when something stands in the way or the safety backup fails;
@@ -65,19 +107,20 @@ impl Deployment {
         options: &RestoreOptions,
         safety: &SafetyBackup,
         context: &Context,
+        tell: &(dyn Fn(&InPlaceOutlook) + Sync),
     ) -> Result<InPlaceSummary> {
         refuse_selection(options)?;
+        self.check_safety_backup(safety)?;
         let source = self.open_for_restore(from, options, context).await?;
         context.step("reading the backup to its end, before anything is touched");
-        let archive = source.check(context).await?;
-        let sink = self.restore_sink(&source, options, true).await?;
-        let plan = plan_in_place(&sink, archive.toc(), options, context).await?;
+        let plan = self.look_in_place(&source, options, context).await?;
+        tell(&plan);
         plan.check()?;
         let safety_backup = match safety {
             SafetyBackup::Of(job) => Some(self.safety_backup(job, options, context).await?),
             SafetyBackup::None => None,
         };
-        context.step(&format!("restoring over what {} holds", plan.database));
+        context.step(&format!("restoring over what {} holds", plan.plan.database));
         let restored = self.restore_source(&source, options, true, context).await;
         let restored = match (restored, &safety_backup) {
             (Ok(mut restored), Some(id)) => {
@@ -93,6 +136,21 @@ impl Deployment {
             (Err(error), None) => return Err(error),
         };
         Ok(InPlaceSummary { plan, safety_backup, restored })
+    }
+
+    /// Reads the backup to its end, then looks at the database.
+    async fn look_in_place(
+        &self,
+        source: &OpenedSource,
+        options: &RestoreOptions,
+        context: &Context,
+    ) -> Result<InPlaceOutlook> {
+        let archive = source.check(context).await?;
+        context.step("preflight");
+        let findings = self.outlook(source, options, true, context).await?.findings;
+        let sink = self.restore_sink(source, options, true).await?;
+        let plan = plan_in_place(&sink, archive.toc(), options, context).await?;
+        Ok(InPlaceOutlook { plan, findings })
     }
 
     /// Backs up what is about to be replaced; returns the backup's id.

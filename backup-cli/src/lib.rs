@@ -37,6 +37,7 @@ mod keys;
 mod lock;
 mod machine;
 mod opened_source;
+mod planning;
 mod pruning;
 mod reading;
 mod recovery;
@@ -55,7 +56,7 @@ pub use doctor::{Condition, Diagnosis, Finding};
 pub use file_source::FileSource;
 pub use files_restore::{FilesRestoreOptions, FilesRestoreSummary};
 pub use foreign::{Content, ForeignFile};
-pub use in_place::{InPlaceSummary, SafetyBackup};
+pub use in_place::{InPlaceOutlook, InPlaceSummary, SafetyBackup};
 pub use key_warnings::KeyWarning;
 pub use pruning::{PruneOptions, Pruned};
 pub use reading::FileCheck;
@@ -66,7 +67,7 @@ pub use rekeying::{RekeyFate, RekeyOptions, RekeySummary, RekeyedBackup};
 pub use restore_from::RestoreFrom;
 pub use restoring::{RestoreOptions, RestoreSummary};
 pub use swapping::{
-    PlannedStep, Recovery, SqlCheckPassed, SwapOptions, SwapPlan, SwapReport, SwapTarget,
+    Leftover, PlannedStep, Recovery, SqlCheckPassed, SwapOptions, SwapPlan, SwapReport, SwapTarget,
 };
 pub use verifying::{Verified, VerifyOptions};
 

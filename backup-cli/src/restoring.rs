@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backup_core::pipeline::Context;
 use backup_core::{CatalogEntry, Error, Result};
-use backup_pg::{PgRestore, RestoreReport, Selection, TablespaceMap};
+use backup_pg::{PgRestore, Purpose, RestoreReport, Selection, TablespaceMap};
 
 use crate::config::Value;
 use crate::opened_source::OpenedSource;
@@ -47,6 +47,10 @@ pub struct RestoreOptions {
     pub accept_unsigned: bool,
     /// Replace a database though the backup lacks the rows of some tables: they will be empty.
     pub accept_missing_rows: bool,
+    /// What the database is made for, where it is made: for the mark that it carries meanwhile.
+    pub purpose: Option<Purpose>,
+    /// Go on though a replication slot or a subscription of the database breaks by it.
+    pub accept_replication_break: bool,
 }
 
 impl RestoreOptions {
@@ -66,6 +70,8 @@ impl RestoreOptions {
             selection: None,
             accept_unsigned: false,
             accept_missing_rows: false,
+            purpose: None,
+            accept_replication_break: false,
         }
     }
 }
@@ -176,6 +182,7 @@ impl Deployment {
             expected_bytes: source.plain_bytes,
             selection: options.selection.clone(),
             in_place,
+            purpose: options.purpose.clone(),
             ..Default::default()
         };
         Ok(PgRestore::new(target, self.tool_search(), options))

@@ -29,6 +29,7 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 
 pub use checks::SqlCheckPassed;
+pub use cleanup::Leftover;
 pub use plan::{PlannedStep, SwapPlan};
 pub use recover::Recovery;
 pub use site::SwapTarget;
@@ -46,8 +47,6 @@ pub struct SwapOptions {
     pub target: SwapTarget,
     /// How it is restored; its own target does not count.
     pub restore: RestoreOptions,
-    /// Go on though a replication slot or a subscription stays with the old database.
-    pub accept_replication_break: bool,
     /// Keep the new database when it fails before it was live.
     pub keep_failed: bool,
 }

@@ -40,8 +40,8 @@ pub use preflight::{
 };
 pub use psql::{LOCK_TIMEOUT, Psql, QUERY_TIMEOUT};
 pub use restore::{
-    COMMIT_TIMEOUT, InPlacePlan, PgRestore, RESTORE_TIMEOUT, RestoreOptions, RestoreReport,
-    WORKING_PREFIX,
+    COMMIT_TIMEOUT, InPlacePlan, PgRestore, Purpose, RESTORE_TIMEOUT, RestoreOptions, RestorePlan,
+    RestoreReport, WORKING_PREFIX, Working, WorkingMark,
 };
 pub use roles::{GlobalsDump, NO_ROLE_PASSWORDS};
 pub use server::Server;

@@ -9,7 +9,16 @@ pub const CLAIMS: &str = "claims";
 /// A server with the database [`CLAIMS`]: `rows` claims of 1 kB each, some payers, and what a
 /// restore makes last (keys, an index).
 pub async fn claims_server(major: u32, rows: u32) -> PostgresServer {
-    let server = PostgresServer::start(major).await.unwrap();
+    claims_server_with(major, rows, &[]).await
+}
+
+/// The same, with settings of postgresql.conf.
+pub async fn claims_server_with(
+    major: u32,
+    rows: u32,
+    settings: &[(&str, &str)],
+) -> PostgresServer {
+    let server = PostgresServer::start_with(major, settings).await.unwrap();
     server.sql("postgres", &format!("CREATE DATABASE {CLAIMS}")).await.unwrap();
     server.sql(CLAIMS, &claims_sql(rows)).await.unwrap();
     server

@@ -14,7 +14,7 @@ use backup_testkit::postgres::{PostgresServer, client_tools};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-pub use claims::{CLAIMS, claims_digest, claims_server, while_locked};
+pub use claims::{CLAIMS, claims_digest, claims_server, claims_server_with, while_locked};
 pub use processes::{arguments_of, process_ids};
 
 /// Longest time one call of the program may take in a test.

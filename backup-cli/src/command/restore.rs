@@ -13,7 +13,7 @@ use std::time::Instant;
 use backup_cli::config::Value;
 use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SafetyBackup, SwapOptions, SwapTarget};
 use backup_core::pipeline::Context;
-use backup_core::{Catalog, CatalogEntry, Error, Query, Result};
+use backup_core::{Catalog, CatalogEntry, Error, ErrorKind, Query, Result};
 use backup_pg::{SelectedPart, Selection};
 
 use super::args::RestoreArgs;
@@ -90,8 +90,9 @@ async fn restore(
     let target = target(args, deployment, job)?;
     let swaps = is_to_be_swapped(args, deployment, &target, session).await?;
     let mut options = options(args, target_url(deployment, &target)?)?;
-    if !swaps && matches!(target, SwapTarget::Job(_)) {
-        session.context.cancel.guard(deployment.refuse_unfinished_swap(&target)).await?;
+    if !swaps {
+        let looking = deployment.refuse_unfinished_swap(&target);
+        refuse_unfinished(session.context.cancel.guard(looking).await, &target, session)?;
     }
     // A server with a live database has its roles; for a new one they come along.
     let is_new = !swaps && !args.how.in_place && options.selection.is_none();
@@ -105,6 +106,23 @@ async fn restore(
         wanted.swap().await
     } else {
         wanted.plain().await
+    }
+}
+
+/// Whatever is restored into a database with an unfinished swap would go with a rollback. A login
+/// for --to may see that one database alone: then it is said that nobody looked.
+fn refuse_unfinished(looked: Result<()>, target: &SwapTarget, session: &Session) -> Result<()> {
+    match (looked, target) {
+        (Err(error), SwapTarget::Url(_))
+            if !matches!(error.kind(), ErrorKind::Refused | ErrorKind::Interrupted) =>
+        {
+            session.context.warn(&format!(
+                "it can't be seen whether a restore of this database is unfinished: {}",
+                error.message()
+            ));
+            Ok(())
+        }
+        (looked, _) => looked,
     }
 }
 
@@ -169,6 +187,7 @@ fn options(args: &RestoreArgs, url: Value) -> Result<RestoreOptions> {
         no_tablespaces: how.no_tablespaces,
         accept_unsigned: args.accept_unsigned,
         accept_missing_rows: how.accept_missing_rows,
+        accept_replication_break: how.accept_replication_break,
         roles: pairs("--role", &how.roles)?,
         no_owners: how.no_owner,
         jobs: how.jobs,
@@ -192,7 +211,6 @@ impl Wanted<'_> {
         let options = SwapOptions {
             target: self.target.clone(),
             restore: self.options.clone(),
-            accept_replication_break: self.args.how.accept_replication_break,
             keep_failed: self.args.how.keep_failed,
         };
         if self.args.dry_run {
@@ -219,44 +237,49 @@ impl Wanted<'_> {
     }
 
     async fn in_place(&self) -> Result<u8> {
+        let (options, context) = (&self.options, &self.context);
+        let safety = self.safety_of_in_place()?;
         if self.args.dry_run {
-            let plan =
-                self.deployment.plan_in_place(self.from, &self.options, &self.context).await?;
+            self.deployment.check_safety_backup(&safety)?;
+            let plan = self.deployment.plan_in_place(self.from, options, context).await?;
             plan::print_in_place(&plan, &self.from.label(), self.session)?;
             return self.planned(plan.check());
         }
-        let safety = match &self.target {
-            SwapTarget::Job(job) if !self.args.how.no_safety_backup => {
-                SafetyBackup::Of(job.clone())
-            }
-            SwapTarget::Url(_) if !self.args.how.no_safety_backup => {
-                return Err(Error::usage(
-                    "restore",
-                    "there is no job that could make the safety backup of the database in --to",
-                )
-                .next_step("back it up yourself, and say --no-safety-backup"));
-            }
-            _ => SafetyBackup::None,
-        };
         let started = Instant::now();
-        let (options, context) = (&self.options, &self.context);
-        let done = self.deployment.restore_in_place(self.from, options, &safety, context).await?;
+        let tell = |plan: &_| plan::show_in_place(plan, &self.from.label(), self.session);
+        let done =
+            self.deployment.restore_in_place(self.from, options, &safety, context, &tell).await?;
         tell::in_place(&done, started.elapsed(), self.session)?;
         Ok(0)
     }
 
+    fn safety_of_in_place(&self) -> Result<SafetyBackup> {
+        match &self.target {
+            _ if self.args.how.no_safety_backup => Ok(SafetyBackup::None),
+            SwapTarget::Job(job) => Ok(SafetyBackup::Of(job.clone())),
+            SwapTarget::Url(_) => Err(Error::usage(
+                "restore",
+                "there is no job that could make the safety backup of the database in --to",
+            )
+            .next_step("back it up yourself, and say --no-safety-backup")),
+        }
+    }
+
     /// Into a new or an empty database, or selected tables into any.
     async fn plain(&self) -> Result<u8> {
+        let (options, context) = (&self.options, &self.context);
         if self.args.dry_run {
-            return plan::print_plain(&self.from.label(), &self.options, self.session).map(|()| 0);
+            let plan = self.deployment.plan_restore(self.from, options, context).await?;
+            plan::print_plain(&plan, &self.from.label(), options, self.session)?;
+            return self.planned(backup_pg::refuse_blocking(&plan.findings));
         }
         self.safety_backup().await?;
         let started = Instant::now();
-        let (options, context) = (&self.options, &self.context);
-        let summary = match self.from {
-            RestoreFrom::Backup(entry) => self.deployment.restore(entry, options, context).await?,
-            RestoreFrom::File(path) => self.deployment.restore_file(path, options, context).await?,
+        let tell = |plan: &backup_pg::RestorePlan| {
+            plan::show_warnings(&plan.findings);
         };
+        let summary =
+            self.deployment.restore_after_a_look(self.from, options, context, &tell).await?;
         tell::restored(&summary, started.elapsed(), self.session)?;
         Ok(0)
     }

@@ -4,6 +4,7 @@ mod drill;
 mod env_file;
 mod environment;
 mod files;
+mod filters;
 mod load;
 mod restore;
 mod retention;

@@ -31,10 +31,6 @@ select json_build_object(
   'owns', coalesce((select pg_has_role(datdba, 'USAGE') from pg_catalog.pg_database where datname = $LIVE), true),
   'signals', pg_has_role('pg_signal_backend', 'USAGE'))";
 
-/// Whether something may be done: what is wrong and what to do about it, or `None` when nobody
-/// can be asked.
-pub(super) type Asked = Option<Result<(), (String, String)>>;
-
 #[derive(Deserialize)]
 struct Rights {
     superuser: bool,
@@ -86,7 +82,7 @@ impl Deployment {
         };
         let asked = match path.file_name().and_then(|name| name.to_str()) {
             Some("sudo") => sudo::ask(&path, arguments).await,
-            Some("systemctl") if !rustix::process::geteuid().is_root() => ask_polkit().await,
+            Some("systemctl") if !rustix::process::geteuid().is_root() => self.ask_polkit().await,
             _ => None,
         };
         match asked {
@@ -96,6 +92,22 @@ impl Deployment {
             }
             Some(Ok(())) => diagnosis.good("restore", format!("hook {hook}: may be run")),
         }
+    }
+
+    /// Whether polkit lets this user start and stop units.
+    async fn ask_polkit(&self) -> Option<Result<(), (String, String)>> {
+        let pkcheck = self.find_program("pkcheck").unwrap_or_else(|| "pkcheck".into());
+        let mut check = Command::new(pkcheck);
+        check.args(["--action-id", "org.freedesktop.systemd1.manage-units", "--process"]);
+        check.arg(std::process::id().to_string());
+        if succeeds(check).await == Some(true) {
+            return Some(Ok(()));
+        }
+        Some(Err((
+            "it is not known that this user may start and stop units".to_owned(),
+            "write sudo -n systemctl .. with a sudoers line, add a polkit rule, or run restores as root"
+                .to_owned(),
+        )))
     }
 
     /// Where the program is, as starting it would find it.
@@ -153,21 +165,6 @@ impl Deployment {
         }
         Ok(())
     }
-}
-
-/// Whether polkit lets this user start and stop units.
-async fn ask_polkit() -> Asked {
-    let mut check = Command::new("pkcheck");
-    check.args(["--action-id", "org.freedesktop.systemd1.manage-units", "--process"]);
-    check.arg(std::process::id().to_string());
-    if succeeds(check).await == Some(true) {
-        return Some(Ok(()));
-    }
-    Some(Err((
-        "it is not known that this user may start and stop units".to_owned(),
-        "write sudo -n systemctl .. with a sudoers line, add a polkit rule, or run restores as root"
-            .to_owned(),
-    )))
 }
 
 /// Whether a program that only tells something ends well; `None` when it can't be asked.

@@ -33,6 +33,7 @@ pub use report::{
 
 use crate::config::Value;
 use crate::{Deployment, RestoreFrom, RestoreOptions, TOOL, wiring};
+pub(crate) use place::PREFIX;
 use place::Place;
 use run::Run;
 

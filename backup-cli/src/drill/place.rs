@@ -8,7 +8,7 @@ use backup_core::{Error, Manifest, Result};
 use backup_pg::sql::{quote_ident, quote_literal};
 use backup_pg::swap::RunId;
 use backup_pg::throwaway::{ScratchFolder, ThrowawayOptions, ThrowawayServer, sweep};
-use backup_pg::{Connection, Server, ToolSearch, Version};
+use backup_pg::{Connection, Purpose, Server, ToolSearch, Version, Working};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::statvfs;
 
@@ -16,7 +16,7 @@ use super::{DrillOptions, STAGE};
 use crate::Deployment;
 
 /// How the name of every database and folder of a drill starts.
-const PREFIX: &str = "marb_drill_";
+pub(crate) const PREFIX: &str = "marb_drill_";
 /// Where the throwaway server's data goes when the config does not say: on a disk, with a short
 /// path.
 const FOLDER: &str = "/var/tmp";
@@ -67,6 +67,7 @@ impl Place {
             refuse_the_source(&server, manifest)?;
         }
         drop_left_behind(&server, context).await;
+        drop_unfinished(&server, context).await;
         Ok(Self { server, scratch, throwaway: None })
     }
 
@@ -124,6 +125,11 @@ impl Place {
     /// How the new database is reached.
     pub fn connection(&self) -> Connection {
         self.server.connection().with_database(&self.scratch)
+    }
+
+    /// What its database is made for.
+    pub fn purpose(&self) -> Purpose {
+        Purpose { kind: STAGE.to_owned(), live: self.scratch.clone(), run: None }
     }
 
     /// Marks the database as a drill's, so that a later one knows what it may drop.
@@ -288,6 +294,28 @@ async fn drop_left_behind(server: &Server, context: &Context) {
         match drop_database(server, &name).await {
             Ok(()) => context.warn(&format!("dropped {name}, left by a drill that was killed")),
             Err(error) => context.warn(&error.to_string()),
+        }
+    }
+}
+
+/// Drops databases that restores and drills were filling when they were killed.
+async fn drop_unfinished(server: &Server, context: &Context) {
+    let found = match Working::list(server).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(%error, "unfinished databases could not be looked for");
+            return;
+        }
+    };
+    for one in found {
+        let name = &one.name;
+        if let Some(why) = one.kept(Timestamp::now(), LEFT_BEHIND) {
+            context.warn(&format!("{name} on {} holds restored data: {why}", server.name()));
+            continue;
+        }
+        match one.drop_from(server).await {
+            Ok(()) => context.warn(&format!("dropped {name}, left by a restore that was killed")),
+            Err(error) => context.warn(&format!("{name} could not be dropped: {error}")),
         }
     }
 }

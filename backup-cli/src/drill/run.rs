@@ -114,6 +114,7 @@ impl Run<'_> {
             no_owners: !self.with_owners,
             without_subscriptions: true,
             expected_bytes: self.source.plain_bytes,
+            purpose: Some(self.place.purpose()),
             ..RestoreOptions::default()
         };
         self.make_what_the_archive_does_not().await?;

@@ -3,7 +3,8 @@
 
 use backup_core::Result;
 use backup_core::pipeline::Context;
-use backup_pg::swap::{Names, SwapOrder};
+use backup_pg::Purpose;
+use backup_pg::swap::{Names, RunId, SwapOrder};
 
 use super::SwapOptions;
 use super::checks::{SqlCheckPassed, run_checks};
@@ -50,7 +51,7 @@ impl Deployment {
     ) -> Result<Beside> {
         let names = Names::new(&site.live, &order.run);
         context.step(&format!("restoring into {}", names.restoring));
-        let restored = self.restore_scratch(site, source, options, &names, context).await?;
+        let restored = self.restore_scratch(site, source, options, &order.run, context).await?;
         // From here on a crash leaves something that is known to be ours.
         let swap = site.swap();
         swap.adopt(order).await?;
@@ -71,12 +72,18 @@ impl Deployment {
         site: &Site,
         source: &OpenedSource,
         options: &SwapOptions,
-        names: &Names,
+        run: &RunId,
         context: &Context,
     ) -> Result<RestoreSummary> {
+        let names = Names::new(&site.live, run);
         let target = site.restore_url(&names.restoring, options.restore.no_owners)?;
         let scratch = RestoreOptions {
             target,
+            purpose: Some(Purpose {
+                kind: "swap".to_owned(),
+                live: site.live.clone(),
+                run: Some(run.to_string()),
+            }),
             without_subscriptions: true,
             // Migrations come first.
             analyze: false,

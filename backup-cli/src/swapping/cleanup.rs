@@ -1,19 +1,60 @@
 //! `restore --cleanup`: drops what earlier restores left, once it is not needed any more.
 
 use backup_core::pipeline::Context;
-use backup_core::{CatalogEntry, Query, Result};
-use backup_pg::swap::{CleanupItem, CleanupOrder};
+use backup_core::{CatalogEntry, Inventory, PartRole, Query, Result, TableData};
+use backup_pg::swap::{CleanupItem, CleanupOrder, CleanupOutcome, Phase};
+use backup_pg::{Server, Working};
 use jiff::{SignedDuration, Timestamp};
 
 use super::site::{Site, SwapTarget};
 use crate::Deployment;
+
+/// A database that was being filled is dropped after so long: no restore takes longer without
+/// being connected to it.
+const UNFINISHED_KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// A database that an earlier restore left.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    /// Its name.
+    pub database: String,
+    /// The run that left it, where that is known.
+    pub run: Option<String>,
+    /// Its size on the server's disk, where it may be known.
+    pub bytes: Option<u64>,
+    /// From when to when it was live, of one that was put back: what was written then is in it
+    /// and in no other database, nor in any backup that began before or after.
+    pub window: Option<(Timestamp, Timestamp)>,
+    /// What happens or happened to it.
+    pub outcome: CleanupOutcome,
+}
+
+impl From<CleanupItem> for Leftover {
+    fn from(item: CleanupItem) -> Self {
+        let marker = item.marker;
+        // A put-back database that is being dropped has noted both times, too.
+        let window = match (marker.phase, marker.swapped, marker.put_back) {
+            (Phase::Failed | Phase::Dropping, Some(from), Some(to)) => Some((from, to)),
+            _ => None,
+        };
+        Self {
+            database: item.database,
+            run: Some(marker.run.to_string()),
+            bytes: item.bytes,
+            window,
+            outcome: item.outcome,
+        }
+    }
+}
 
 /// A backup counts as newer than a swap when it began so much later.
 const CLOCK_MARGIN: SignedDuration = SignedDuration::from_mins(10);
 
 impl Deployment {
     /// Drops databases that earlier restores left: `keep_old` has passed, and a backup of the
-    /// live database that is newer than the swap was verified. Everything else is kept, and why.
+    /// live database that is newer than the swap was verified; and whatever killed restores were
+    /// filling on that server, once it is a day old and nobody uses it. Everything else is kept,
+    /// and why.
     ///
     /// # Errors
     /// When the server can't be asked. What could not be dropped is in the list.
@@ -22,7 +63,7 @@ impl Deployment {
         target: &SwapTarget,
         dry_run: bool,
         context: &Context,
-    ) -> Result<Vec<CleanupItem>> {
+    ) -> Result<Vec<Leftover>> {
         let site = context.cancel.guard(self.site(target)).await?;
         let (_ticket, _job) = site.lock(self)?;
         context.step("looking for a verified backup");
@@ -30,10 +71,13 @@ impl Deployment {
         let order =
             CleanupOrder { now: Timestamp::now(), keep_old: site.keep_old(), newest_verified };
         let swap = site.swap();
-        match dry_run {
-            true => context.cancel.guard(swap.plan_cleanup(&order)).await,
-            false => swap.cleanup(&order).await,
-        }
+        let items = match dry_run {
+            true => context.cancel.guard(swap.plan_cleanup(&order)).await?,
+            false => swap.cleanup(&order).await?,
+        };
+        let mut left: Vec<Leftover> = items.into_iter().map(Leftover::from).collect();
+        left.extend(clean_up_unfinished(&site.admin, dry_run).await?);
+        Ok(left)
     }
 
     /// When the newest verified backup of the live database began. What a storage can't tell
@@ -46,12 +90,70 @@ impl Deployment {
         for problem in &catalog.problems {
             context.warn(&format!("storage {}: {}", problem.storage, problem.error));
         }
-        let ours = catalog.backups.iter().filter(|entry| {
-            is_of(entry, site) && self.is_of_a_whole_job(entry, site) && is_verified(entry)
-        });
-        // The clocks of two hosts may differ.
-        Ok(ours.map(|entry| entry.manifest.started - CLOCK_MARGIN).max())
+        let mut ours: Vec<&CatalogEntry> = catalog
+            .backups
+            .iter()
+            .filter(|entry| {
+                is_of(entry, site) && self.is_of_a_whole_job(entry, site) && is_verified(entry)
+            })
+            .collect();
+        ours.sort_by_key(|entry| std::cmp::Reverse(entry.manifest.started));
+        for entry in ours {
+            match context.cancel.guard(self.holds_all(entry, context)).await {
+                // The clocks of two hosts may differ.
+                Ok(true) => return Ok(Some(entry.manifest.started - CLOCK_MARGIN)),
+                Ok(false) => context.warn(&format!(
+                    "backup {} does not count: the job left something out when it was made",
+                    entry.id
+                )),
+                Err(error) if context.cancel.is_cancelled() => return Err(error),
+                Err(error) => context.warn(&format!(
+                    "backup {} does not count, for its contents can't be read: {error}",
+                    entry.id
+                )),
+            }
+        }
+        Ok(None)
     }
+
+    /// Whether the backup's own contents tell of nothing that was left out. The config may have
+    /// changed since it was made.
+    async fn holds_all(&self, entry: &CatalogEntry, context: &Context) -> Result<bool> {
+        let reader = self.reader(entry, context).await?;
+        let contents = reader.contents(context).await?;
+        let part = reader.manifest().part(PartRole::Database);
+        let plain = part.and_then(|part| contents.part(&part.name));
+        Ok(plain.is_some_and(|plain| tells_of_a_whole_database(&plain.inventory)))
+    }
+}
+
+/// Rows that were left out are noted. Of tables and schemas that were excluded nothing is: there
+/// the config's word has to do.
+fn tells_of_a_whole_database(inventory: &Inventory) -> bool {
+    inventory.tables.iter().all(|table| table.data != TableData::Excluded)
+}
+
+/// Drops what killed restores were filling; what can't be dropped is told in its entry.
+async fn clean_up_unfinished(server: &Server, dry_run: bool) -> Result<Vec<Leftover>> {
+    let mut left = Vec::new();
+    for one in Working::list(server).await? {
+        let outcome = match one.kept(Timestamp::now(), UNFINISHED_KEPT) {
+            Some(why) => CleanupOutcome::Kept(why),
+            None if dry_run => CleanupOutcome::Drop,
+            None => match one.drop_from(server).await {
+                Ok(()) => CleanupOutcome::Dropped { subscriptions: Vec::new(), slots: Vec::new() },
+                Err(error) => CleanupOutcome::Failed(error.message().to_owned()),
+            },
+        };
+        left.push(Leftover {
+            database: one.name,
+            run: one.mark.and_then(|mark| mark.purpose.run),
+            bytes: one.bytes,
+            window: None,
+            outcome,
+        });
+    }
+    Ok(left)
 }
 
 impl Deployment {
@@ -59,17 +161,8 @@ impl Deployment {
     /// database alone.
     fn is_of_a_whole_job(&self, entry: &CatalogEntry, site: &Site) -> bool {
         let name = &entry.manifest.job;
-        let Ok(pg) = self.database_of(name) else { return false };
-        let filters = [
-            &pg.schemas,
-            &pg.exclude_schemas,
-            &pg.tables,
-            &pg.exclude_tables,
-            &pg.exclude_table_data,
-        ];
-        site.job.as_ref().is_none_or(|of_site| of_site == name)
-            && filters.iter().all(|filter| filter.is_empty())
-            && pg.large_objects != Some(false)
+        let Ok(postgres) = self.database_of(name) else { return false };
+        site.job.as_ref().is_none_or(|of_site| of_site == name) && postgres.leaves_out().is_empty()
     }
 }
 

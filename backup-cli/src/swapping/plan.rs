@@ -1,13 +1,9 @@
 //! What a swap would do, found out without touching anything.
 
-use std::sync::Arc;
-
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_pg::swap::{Names, RunId};
-use backup_pg::{
-    ArchiveHead, Finding, Needs, PreflightOptions, RestoreMode, TablespaceMap, Toc, preflight,
-};
+use backup_pg::{Finding, PreflightOptions, RestoreMode, TablespaceMap, Toc, preflight};
 use serde::Serialize;
 
 use super::SwapOptions;
@@ -68,8 +64,8 @@ impl Deployment {
         context: &Context,
     ) -> Result<SwapPlan> {
         context.step("preflight");
-        let toc = head(source, context).await?;
-        let needs = needs(source, &toc);
+        let toc = source.head(context).await?;
+        let needs = source.needs(&toc);
         let names = Names::new(&site.live, run);
         let tablespaces = TablespaceMap {
             ignore: options.restore.no_tablespaces,
@@ -84,7 +80,7 @@ impl Deployment {
             role_map: options.restore.roles.iter().cloned().collect(),
             no_owners: options.restore.no_owners,
             tablespaces,
-            accept_replication_break: options.accept_replication_break,
+            accept_replication_break: options.restore.accept_replication_break,
         };
         let asked = preflight(&site.admin, Some(&site.live), &needs, &ask);
         let mut findings = context.cancel.guard(asked).await?;
@@ -124,28 +120,6 @@ fn missing_rows(toc: &Toc) -> Option<Finding> {
             "they would be empty in the live database: choose another backup, or say --accept-missing-rows and bring the rows over from the old database",
         )
     })
-}
-
-/// The archive's table of contents.
-async fn head(source: &OpenedSource, context: &Context) -> Result<Toc> {
-    let head = ArchiveHead::new();
-    let read = source.read_into(Arc::new(head.clone()), &context.without_progress()).await;
-    head.judge(read)
-}
-
-/// What the archive wants of a server.
-fn needs(source: &OpenedSource, toc: &Toc) -> Needs {
-    let mut needs = Needs::from_toc(toc);
-    if let Some(inventory) = source.inventory() {
-        needs = needs.with_inventory(inventory);
-    }
-    if let Some(bytes) = source.plain_bytes {
-        needs = needs.with_plain_bytes(bytes);
-    }
-    if let Some(version) = source.server_version() {
-        needs = needs.with_server_version(version);
-    }
-    needs
 }
 
 fn steps(site: &Site, names: &Names) -> Vec<PlannedStep> {

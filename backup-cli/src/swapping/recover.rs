@@ -73,9 +73,7 @@ impl Deployment {
         if dry_run {
             return Ok(foreseen(&aim, &state));
         }
-        let done = site.carry_out(&aim, context).await?;
-        ticket.end();
-        Ok(done)
+        site.carry_out_and_end(&aim, &ticket, context).await
     }
 
     /// Finishes a run that was cut off: swaps where the swap was under way, starts the services,
@@ -96,8 +94,7 @@ impl Deployment {
         if dry_run {
             return Ok(foreseen(&aim, &state));
         }
-        let done = site.carry_out(&aim, context).await?;
-        ticket.end();
+        let done = site.carry_out_and_end(&aim, &ticket, context).await?;
         match (&done, state.of_run(aim.run()).map(|one| one.marker.phase)) {
             (Recovery::Started { .. }, Some(Phase::Confirmed | Phase::Failed)) => Ok(done),
             (Recovery::Started { run }, _) => Err(not_swapped(run, &site.live)),
@@ -127,6 +124,34 @@ impl Aim {
 }
 
 impl Site {
+    /// Also runs the hooks that the killed run did not come to: `on_failure` when it came to
+    /// nothing, `after` in any case. As long as something is unfinished they wait.
+    async fn carry_out_and_end(
+        &self,
+        aim: &Aim,
+        ticket: &Ticket,
+        context: &Context,
+    ) -> Result<Recovery> {
+        let done = self.carry_out(aim, context).await;
+        if done.is_err() && !self.is_settled().await {
+            return done;
+        }
+        if ticket.killed().is_some() {
+            // Told as warnings when they fail: what they come after is done.
+            if !matches!(done, Ok(Recovery::Confirmed { .. })) {
+                let _ = self.run_every("on_failure", &self.config.on_failure, context).await;
+            }
+            let _ = self.run_every("after", &self.config.after, context).await;
+        }
+        ticket.end();
+        done
+    }
+
+    /// Whether nothing is left to be finished or put back, as far as the server says.
+    async fn is_settled(&self) -> bool {
+        self.swap().state().await.is_ok_and(|state| state.unfinished().is_none())
+    }
+
     async fn carry_out(&self, aim: &Aim, context: &Context) -> Result<Recovery> {
         match aim {
             Aim::PutBack(run) => self.return_to_old(run, context).await,

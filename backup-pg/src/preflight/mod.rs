@@ -48,6 +48,8 @@ pub enum RestoreMode {
     Create,
     /// Into the live database itself.
     InPlace,
+    /// Into a database that exists and is empty.
+    Fill,
 }
 
 /// What is known of the restore that is about to begin.
@@ -198,8 +200,9 @@ impl<'a> Inquiry<'a> {
         self.options.mode == RestoreMode::Swap
     }
 
+    /// Whether the database exists and keeps its own properties.
     fn is_in_place(&self) -> bool {
-        self.options.mode == RestoreMode::InPlace
+        matches!(self.options.mode, RestoreMode::InPlace | RestoreMode::Fill)
     }
 
     /// What a right that only superusers have costs those who aren't: nothing for sure where a

@@ -2,7 +2,7 @@
 
 use backup_core::Result;
 
-use super::{Finding, Inquiry, Severity, publisher, subscriber};
+use super::{Finding, Inquiry, RestoreMode, Severity, publisher, subscriber};
 
 pub(super) async fn check(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
     let mut findings = publisher::check(inquiry).await?;
@@ -11,11 +11,19 @@ pub(super) async fn check(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
     if !subscriptions.is_empty() {
         let named: Vec<String> =
             subscriptions.iter().map(|(name, server)| format!("{name} (of {server})")).collect();
-        findings.push(Finding::note(
-            "subscriptions",
-            format!("the backup has these, and the restore leaves them out: {}", named.join(", ")),
-            "a restored subscription would name the slot of the one that made the backup: create it anew where it is wanted",
-        ));
+        let named = named.join(", ");
+        findings.push(match inquiry.options.mode {
+            RestoreMode::Swap | RestoreMode::InPlace => Finding::note(
+                "subscriptions",
+                format!("the backup has these, and the restore leaves them out: {named}"),
+                "a restored subscription would name the slot of the one that made the backup: create it anew where it is wanted",
+            ),
+            RestoreMode::Create | RestoreMode::Fill => Finding::warning(
+                "subscriptions",
+                format!("the backup has these, and the restore makes them, disabled: {named}"),
+                "enabled, they would take what is meant for the original: ALTER SUBSCRIPTION .. SET (slot_name = NONE), then drop them",
+            ),
+        });
     }
     Ok(findings)
 }

@@ -14,7 +14,7 @@ pub(super) async fn check(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
     }
     let me = &inquiry.role.name;
     let mut findings = Vec::new();
-    if inquiry.options.mode != RestoreMode::InPlace && !inquiry.role.createdb {
+    if !inquiry.is_in_place() && !inquiry.role.createdb {
         findings.push(Finding::blocking(
             SUBJECT,
             format!("{me} may not make or rename databases"),
@@ -30,7 +30,8 @@ pub(super) async fn check(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
 }
 
 fn owner(inquiry: &Inquiry<'_>) -> Option<Finding> {
-    let live = inquiry.live().filter(|_| inquiry.options.mode != RestoreMode::Create)?;
+    let replaces = matches!(inquiry.options.mode, RestoreMode::Swap | RestoreMode::InPlace);
+    let live = inquiry.live().filter(|_| replaces)?;
     let (me, owner) = (&inquiry.role.name, &live.owner);
     let role = inquiry.roles.get(owner);
     if !role.is_some_and(|owner| owner.usable) {

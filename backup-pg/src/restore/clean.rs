@@ -21,12 +21,12 @@ pub struct InPlacePlan {
     /// Those of the backup that the database does not have.
     pub creates: Vec<String>,
     /// What the backup lacks and is dropped all the same, because it belongs to something that is
-    /// replaced: indexes, triggers, partitions.
+    /// replaced: indexes, triggers. Never a table, whose rows would be lost: that is in the way.
     pub takes_along: Vec<String>,
     /// What the backup lacks and stays as it is.
     pub stays: Vec<String>,
-    /// What the backup lacks and depends on something that would be dropped. One is enough to
-    /// refuse the restore.
+    /// What the backup lacks and depends on something that would be dropped, or would go with its
+    /// rows: a partition that is newer. One is enough to refuse the restore.
     pub blocks: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl InPlacePlan {
                 list_of(&self.blocks)
             ),
         )
-        .next_step("drop it, or restore beside the database and swap: then nothing has to go"))
+        .next_step("drop it (a partition: detach it), or restore beside the database and swap: then nothing has to go"))
     }
 }
 
@@ -132,7 +132,8 @@ gone (classid, objid) as (
     join pg_catalog.pg_depend d on d.refclassid = g.classid and d.refobjid = g.objid
     where d.deptype in ('a', 'i', 'P', 'S')),
 extra as (
-    select n.*, (classid, objid) in (select classid, objid from gone) as is_gone
+    select n.*, (classid, objid) in (select classid, objid from gone) as is_gone,
+        n.kind = 'relation' and c.relkind in ('r', 'p', 'f') as is_table
     from named n
     left join pg_catalog.pg_class c on n.kind in ('relation', 'index') and c.oid = n.objid
     left join pg_catalog.pg_constraint k on n.kind = 'constraint' and k.oid = n.objid
@@ -172,8 +173,12 @@ select pg_catalog.json_build_object(
         from wanted w where w.kind = 'relation'
           and not exists (select 1 from dropped d where (d.kind, d.schema, d.name) = (w.kind, w.schema, w.name))),
     'takes_along', (select coalesce(json_agg(what order by what), '[]') from (
-        select pg_catalog.pg_describe_object(classid, objid, 0) as what from extra where is_gone) x),
+        select pg_catalog.pg_describe_object(classid, objid, 0) as what from extra where is_gone and not is_table) x),
     'stays', (select coalesce(json_agg(what order by what), '[]') from (
         select pg_catalog.pg_describe_object(classid, objid, 0) as what from extra
         where not is_gone and kind in ('relation', 'type', 'function')) x),
-    'blocks', (select coalesce(json_agg(what order by what), '[]') from in_the_way))";
+    'blocks', (select coalesce(json_agg(what order by what), '[]') from (
+        select what from in_the_way
+        union all select pg_catalog.pg_describe_object(classid, objid, 0)
+            || ' would go with its rows: it is a part of what is replaced, and the backup lacks it'
+        from extra where is_gone and is_table) x))";

@@ -23,6 +23,7 @@ mod live;
 mod preflight;
 mod prepare;
 mod present;
+mod prospect;
 mod report;
 mod role_names;
 mod run;
@@ -30,6 +31,7 @@ mod spool;
 mod target;
 #[cfg(test)]
 mod tests;
+mod working;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -47,9 +49,10 @@ use crate::database::TablespaceMap;
 use crate::{Connection, Globals, Server, Toc, ToolSearch};
 
 pub use clean::InPlacePlan;
+pub use prospect::RestorePlan;
 pub use report::RestoreReport;
 use target::Target;
-pub use target::WORKING_PREFIX;
+pub use working::{Purpose, WORKING_PREFIX, Working, WorkingMark};
 use writer::RestoreWriter;
 
 /// The stage that errors of a restore name.
@@ -96,6 +99,8 @@ pub struct RestoreOptions {
     /// Into a database that others use: what the archive holds is dropped there and made anew, in
     /// one transaction, compared inside. What the archive lacks stays.
     pub in_place: bool,
+    /// What the database is made for, where it is made; its mark says so until it is complete.
+    pub purpose: Option<Purpose>,
     /// Gather statistics for the planner at the end.
     pub analyze: bool,
     /// See [`RESTORE_TIMEOUT`].
@@ -115,6 +120,7 @@ impl Default for RestoreOptions {
             expected_bytes: None,
             selection: None,
             in_place: false,
+            purpose: None,
             analyze: true,
             timeout: RESTORE_TIMEOUT,
         }
@@ -185,6 +191,12 @@ impl PgRestore {
     }
 }
 
+/// The refusal of a restore in place into nothing.
+fn not_there(name: &str) -> Error {
+    Error::refused(STAGE, format!("there is no database {name} to restore in place"))
+        .next_step("restore without --in-place")
+}
+
 #[async_trait]
 impl Sink for PgRestore {
     fn name(&self) -> &str {
@@ -202,8 +214,7 @@ impl Sink for PgRestore {
         let shared = self.options.in_place || self.options.selection.is_some();
         let target = Target::find(&self.connection, &self.search, shared).await?;
         if self.options.in_place && !target.is_existing() {
-            let message = format!("there is no database {} to restore in place", target.name());
-            return Err(Error::refused(STAGE, message).next_step("restore without --in-place"));
+            return Err(not_there(target.name()));
         }
         let (search, options) = (self.search.clone(), self.options.clone());
         let (cancel, report) = (self.cancel.clone(), self.report.clone());

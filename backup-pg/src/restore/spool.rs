@@ -43,7 +43,7 @@ impl Spool {
     pub fn create(folder: &Path, needed: Option<u64>) -> Result<Self> {
         let failed = |e: std::io::Error| {
             Error::failed(STAGE, format!("no file can be made in {}", folder.display()))
-                .next_step("set TMPDIR to a folder with space for the decoded backup")
+                .next_step("name a folder with space for the decoded backup: TMPDIR")
                 .caused_by(e)
         };
         if let Some(needed) = needed {
@@ -55,7 +55,7 @@ impl Spool {
                     folder.display()
                 );
                 return Err(Error::refused(STAGE, message).next_step(
-                    "set TMPDIR to a folder with more space, or restore with --jobs 1",
+                    "name a folder with more space (TMPDIR), or restore with --jobs 1",
                 ));
             }
         }
@@ -100,7 +100,7 @@ impl Spool {
             self.bytes
         );
         Error::failed(STAGE, message)
-            .next_step("name a folder with more space: spool_dir")
+            .next_step("name a folder with more space: TMPDIR")
             .caused_by(cause)
     }
 }

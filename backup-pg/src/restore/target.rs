@@ -4,6 +4,7 @@ use backup_core::{Error, Result};
 use tokio::task::JoinHandle;
 
 use super::STAGE;
+use super::working::{Purpose, mark_sql, unmark_sql, working_name};
 use crate::archive::Toc;
 use crate::database::{DatabasePlan, TablespaceMap, plan_database};
 use crate::sql::{quote_ident, quote_literal};
@@ -11,9 +12,6 @@ use crate::{Connection, Psql, Server, ToolSearch};
 
 /// Databases that every cluster has, to connect to while the target does not exist.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
-
-/// How the name of a database starts until its restore is complete.
-pub const WORKING_PREFIX: &str = "marb_restoring_";
 
 /// What somebody put into a database: nothing of the system, of extensions, or of the schema
 /// `public` itself.
@@ -149,6 +147,7 @@ impl Target {
         toc: &Toc,
         tablespaces: &TablespaceMap,
         no_owners: bool,
+        purpose: Option<&Purpose>,
     ) -> Result<()> {
         self.ask_for_commits().await?;
         if self.is_existing() {
@@ -160,7 +159,10 @@ impl Target {
         if no_owners {
             plan.properties.retain(|sql| !needs_roles(sql));
         }
-        let (psql, create) = (self.server.psql(), plan.create.clone());
+        let plain = || Purpose { kind: "restore".to_owned(), live: self.name.clone(), run: None };
+        let mark = mark_sql(&working, &purpose.cloned().unwrap_or_else(plain));
+        // In one breath: whoever kills us now leaves a client that still does both.
+        let (psql, create) = (self.server.psql(), format!("{};\n{mark}", plan.create));
         let creating = tokio::spawn(async move { psql.execute(&create).await });
         self.made = Made::Working { name: working, plan, creating: Some(creating) };
         self.created().await
@@ -184,11 +186,14 @@ impl Target {
         let psql = self.server.psql();
         let rename =
             format!("ALTER DATABASE {} RENAME TO {}", quote_ident(name), quote_ident(&self.name));
-        let all = plan.properties.iter().chain([&rename]).cloned().collect::<Vec<_>>();
+        let unmark = unmark_sql(name);
+        let all = [&unmark].into_iter().chain(&plan.properties).chain([&rename]);
+        let all = all.cloned().collect::<Vec<_>>();
         let together = format!("BEGIN;\n{};\nCOMMIT", all.join(";\n"));
         let mut notes = Vec::new();
         if let Err(error) = psql.execute(&together).await {
             tracing::debug!(%error, "database properties one by one");
+            psql.execute(&unmark).await?;
             for property in &plan.properties {
                 if let Err(error) = psql.execute(property).await {
                     notes.push(format!("{property:?} could not be run: {}", error.message()));
@@ -265,10 +270,4 @@ async fn refuse_contents(server: &Server) -> Result<()> {
 fn needs_roles(property: &str) -> bool {
     ["GRANT ", "REVOKE ", "SET SESSION ", "ALTER ROLE "].iter().any(|s| property.starts_with(s))
         || property.contains(" OWNER TO ")
-}
-
-/// A name that no other restore has.
-fn working_name() -> String {
-    let now = jiff::Timestamp::now().as_nanosecond();
-    format!("{WORKING_PREFIX}{:x}_{:x}", std::process::id(), now)
 }

@@ -124,7 +124,8 @@ impl RestoreWriter {
         self.report.created_roles.clone_from(&prepared.roles.creates);
         self.report.cannot_log_in.clone_from(&prepared.roles.cannot_log_in);
         let map = &self.options.tablespaces;
-        self.target.prepare(&prepared.restored, map, self.options.no_owners).await?;
+        let (no_owners, purpose) = (self.options.no_owners, self.options.purpose.as_ref());
+        self.target.prepare(&prepared.restored, map, no_owners, purpose).await?;
         let live = self.is_live();
         let connection = self.target.connection();
         let orders = Orders {

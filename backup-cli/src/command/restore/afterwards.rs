@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use backup_cli::{Recovery, SwapTarget};
+use backup_cli::{Leftover, Recovery, SwapTarget};
 use backup_core::pipeline::Context;
 use backup_core::{Error, Result};
-use backup_pg::swap::{CleanupItem, CleanupOutcome};
+use backup_pg::swap::CleanupOutcome;
 use serde_json::{Value, json};
 
 use super::super::args::RestoreArgs;
@@ -74,7 +74,7 @@ fn tell(recovery: &Recovery, dry_run: bool, session: &Session) -> Result<()> {
     })
 }
 
-fn tell_cleanup(items: &[CleanupItem], session: &Session) -> Result<u8> {
+fn tell_cleanup(items: &[Leftover], session: &Session) -> Result<u8> {
     let failed = items.iter().any(|item| matches!(item.outcome, CleanupOutcome::Failed(_)));
     let code = u8::from(failed);
     if session.common.json {
@@ -89,13 +89,25 @@ fn tell_cleanup(items: &[CleanupItem], session: &Session) -> Result<u8> {
         table.row(vec![
             item.database.clone(),
             item.bytes.map_or_else(|| "?".to_owned(), output::size),
-            outcome(&item.outcome),
+            outcome(item),
         ]);
     }
     output::print(&table.render()).map(|()| code)
 }
 
-fn outcome(outcome: &CleanupOutcome) -> String {
+fn outcome(item: &Leftover) -> String {
+    let window = match item.window {
+        Some((from, to)) => {
+            format!(
+                "; it alone holds what was written from {from:.0} to {to:.0}, and no backup does"
+            )
+        }
+        None => String::new(),
+    };
+    format!("{}{window}", what_happens(&item.outcome))
+}
+
+fn what_happens(outcome: &CleanupOutcome) -> String {
     match outcome {
         CleanupOutcome::Drop => "would be dropped".to_owned(),
         CleanupOutcome::Dropped { subscriptions, slots } => {
@@ -112,7 +124,7 @@ fn outcome(outcome: &CleanupOutcome) -> String {
     }
 }
 
-fn as_json(item: &CleanupItem) -> Value {
+fn as_json(item: &Leftover) -> Value {
     let (outcome, detail) = match &item.outcome {
         CleanupOutcome::Drop => ("drop", Value::Null),
         CleanupOutcome::Dropped { subscriptions, slots } => {
@@ -122,7 +134,8 @@ fn as_json(item: &CleanupItem) -> Value {
         CleanupOutcome::Failed(why) => ("failed", json!(why)),
     };
     json!({
-        "database": item.database, "run": item.marker.run, "bytes": item.bytes,
+        "database": item.database, "run": item.run, "bytes": item.bytes,
         "outcome": outcome, "detail": detail,
+        "window": item.window.map(|(from, to)| json!({ "from": from, "to": to })),
     })
 }

@@ -1,8 +1,8 @@
 //! The plan of a restore, before anything is touched.
 
-use backup_cli::{RestoreOptions, SwapPlan};
+use backup_cli::{InPlaceOutlook, RestoreOptions, SwapPlan};
 use backup_core::{Error, Result};
-use backup_pg::{Finding, InPlacePlan, Severity};
+use backup_pg::{Finding, InPlacePlan, RestorePlan, Severity};
 use serde_json::{Value, json};
 
 use super::super::Session;
@@ -33,18 +33,23 @@ pub fn print(plan: &SwapPlan, session: &Session) -> Result<()> {
     ))
 }
 
-/// Shows what the preflight found on stderr, before the work begins.
+/// Shows what the preflight of a swap found on stderr, before the work begins.
 pub fn show_findings(plan: &SwapPlan, session: &Session) {
+    let shows_notes = !session.common.quiet;
+    show(&plan.findings, |severity| severity == Severity::Note && shows_notes);
+}
+
+/// Shows what may surprise on stderr, before the work begins.
+pub fn show_warnings(findings: &[Finding]) {
+    show(findings, |_| false);
+}
+
+/// Warnings always. What blocks ends the run, and its error names it.
+fn show(all: &[Finding], also: impl Fn(Severity) -> bool) {
     use std::io::Write;
-    let worth = |finding: &&Finding| finding.severity != Severity::Note || !session.common.quiet;
-    let shown: Vec<Finding> = plan
-        .findings
-        .iter()
-        .filter(worth)
-        // Those end the run, and its error names them.
-        .filter(|finding| finding.severity != Severity::Blocking)
-        .cloned()
-        .collect();
+    let is_shown =
+        |finding: &&Finding| finding.severity == Severity::Warning || also(finding.severity);
+    let shown: Vec<Finding> = all.iter().filter(is_shown).cloned().collect();
     let _ = write!(std::io::stderr(), "{}", findings(&shown, Style::for_stderr()));
 }
 
@@ -68,13 +73,27 @@ fn findings(all: &[Finding], style: Style) -> String {
 ///
 /// # Errors
 /// When stdout can't be written to.
-pub fn print_in_place(plan: &InPlacePlan, from: &str, session: &Session) -> Result<()> {
+pub fn print_in_place(plan: &InPlaceOutlook, from: &str, session: &Session) -> Result<()> {
     if session.common.json {
         let mut document = json_of(plan)?;
         document["mode"] = json!("in-place");
         document["from"] = json!(from);
         return output::print_json(&document);
     }
+    let found = findings(&plan.findings, Style::for_stdout());
+    output::print(&format!("{}\n{found}", in_place(&plan.plan, from)))
+}
+
+/// Shows it on stderr, before the work begins.
+pub fn show_in_place(plan: &InPlaceOutlook, from: &str, session: &Session) {
+    use std::io::Write;
+    if !session.common.quiet {
+        let _ = write!(std::io::stderr(), "{}", in_place(&plan.plan, from));
+    }
+    show_warnings(&plan.findings);
+}
+
+fn in_place(plan: &InPlacePlan, from: &str) -> String {
     let lists = [
         ("is replaced", &plan.replaces),
         ("is made", &plan.creates),
@@ -84,40 +103,55 @@ pub fn print_in_place(plan: &InPlacePlan, from: &str, session: &Session) -> Resu
     ];
     let mut text = format!("{from} onto {} itself, in one transaction\n", plan.database);
     for (what, names) in lists {
-        if !names.is_empty() {
-            text.push_str(&format!("\n{} {what}:\n", output::count(names.len() as u64)));
-            for name in names {
-                text.push_str(&format!("  {name}\n"));
-            }
-        }
+        text.push_str(&list(what, names));
     }
-    output::print(&text)
+    text
 }
 
-/// Prints what a restore into a new or an empty database would do.
+fn list(what: &str, names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\n{} {what}:\n", output::count(names.len() as u64));
+    for name in names {
+        text.push_str(&format!("  {name}\n"));
+    }
+    text
+}
+
+/// Prints what a restore into a new or an empty database, or of some tables, would do.
 ///
 /// # Errors
 /// When stdout can't be written to.
-pub fn print_plain(from: &str, options: &RestoreOptions, session: &Session) -> Result<()> {
-    let tables = options.selection.as_ref().map(|selection| selection.tables.clone());
+pub fn print_plain(
+    plan: &RestorePlan,
+    from: &str,
+    options: &RestoreOptions,
+    session: &Session,
+) -> Result<()> {
+    let selected = options.selection.is_some();
     if session.common.json {
-        let mode = if tables.is_some() { "tables" } else { "plain" };
-        return output::print_json(&json!({
-            "mode": mode, "from": from, "into": options.target.origin(), "tables": tables,
-            "create_roles": options.globals,
-        }));
+        let mut document = json_of(plan)?;
+        document["mode"] = json!(if selected { "tables" } else { "plain" });
+        document["from"] = json!(from);
+        return output::print_json(&document);
     }
-    let what = match &tables {
-        Some(tables) => format!("the tables {} of {from}", tables.join(", ")),
-        None => from.to_owned(),
+    let RestorePlan { database, server, creates_database, .. } = plan;
+    let how = match (creates_database, selected) {
+        (true, _) => "a database that is made for it",
+        (false, true) => "in one transaction, beside what it holds",
+        (false, false) => "which is empty, in one transaction",
     };
-    let how = match tables {
-        Some(_) => "in one transaction",
-        None => {
-            "into a database that is made for it, or is empty; one that holds anything is refused"
-        }
-    };
-    output::print(&format!("{what} into the database of {}: {how}\n", options.target.origin()))
+    let mut text = format!("{from} into {database} on {server}: {how}\n");
+    text.push_str(&list("tables come back", &plan.tables));
+    text.push_str(&list("roles are made", &plan.creates_roles));
+    if !plan.notes.is_empty() {
+        text.push('\n');
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    output::print(&format!("{text}\n{}", findings(&plan.findings, Style::for_stdout())))
 }
 
 fn json_of(plan: &impl serde::Serialize) -> Result<Value> {

@@ -19,7 +19,7 @@ pub fn restored(summary: &RestoreSummary, took: Duration, session: &Session) -> 
         return output::print_json(&json!({
             "from": summary.from, "database": summary.database, "created": summary.created,
             "tables_compared": summary.tables_compared, "rows_compared": summary.rows_compared,
-            "roles_created": summary.roles_created, "notes": summary.notes,
+            "spooled_bytes": summary.spooled_bytes, "roles_created": summary.roles_created, "notes": summary.notes,
             "seconds": took.as_secs_f64(),
         }));
     }
@@ -53,7 +53,7 @@ pub fn swapped(
             "mode": "swap", "from": restored.from, "database": report.database,
             "run": report.run, "before": report.before,
             "tables_compared": restored.tables_compared, "rows_compared": restored.rows_compared,
-            "roles_created": restored.roles_created, "checks": report.checks,
+            "spooled_bytes": restored.spooled_bytes, "roles_created": restored.roles_created, "checks": report.checks,
             "migrations": report.migrations, "healthy": report.healthy.then_some(true),
             "downtime_seconds": report.downtime.as_secs_f64(),
             "closed_seconds": report.closed_for.as_secs_f64(),
@@ -97,7 +97,7 @@ pub fn in_place(done: &InPlaceSummary, took: Duration, session: &Session) -> Res
             "mode": "in-place", "from": summary.from, "database": summary.database,
             "safety_backup": done.safety_backup, "plan": serde_json::to_value(&done.plan).ok(),
             "tables_compared": summary.tables_compared, "rows_compared": summary.rows_compared,
-            "roles_created": summary.roles_created, "notes": summary.notes,
+            "spooled_bytes": summary.spooled_bytes, "roles_created": summary.roles_created, "notes": summary.notes,
             "seconds": took.as_secs_f64(),
         }));
     }
@@ -124,7 +124,7 @@ fn compared(summary: &RestoreSummary) -> String {
     };
     let spooled = match summary.spooled_bytes {
         0 => String::new(),
-        bytes => format!(", {} set aside meanwhile", output::size(bytes)),
+        bytes => format!("; {} were set aside in TMPDIR meanwhile", output::size(bytes)),
     };
     format!(
         "{} tables compared, {} rows, all there{missing}{spooled}",

@@ -188,7 +188,7 @@ async fn a_stop_while_the_database_is_made_leaves_none() {
     bench.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
     bench.sql("postgres", reload).await;
     let map = TablespaceMap::default();
-    let preparing = target.prepare(summary.toc(), &map, false);
+    let preparing = target.prepare(summary.toc(), &map, false, None);
     let stopped = tokio::time::timeout(Duration::from_secs(3), preparing).await;
     assert!(stopped.is_err(), "the database was made too soon: {stopped:?}");
     let later = async {
@@ -210,7 +210,7 @@ async fn a_database_that_was_not_made_is_no_trouble() {
     let connection = bench.connection("fx2").with_public("user", "makes_none");
     let mut target = Target::find(&connection, &bench.search, false).await.unwrap();
     let map = TablespaceMap::default();
-    let error = target.prepare(finish(&archive).toc(), &map, false).await.unwrap_err();
+    let error = target.prepare(finish(&archive).toc(), &map, false, None).await.unwrap_err();
     assert!(error.message().contains("permission denied to create database"), "{error}");
     target.drop_made().await.unwrap();
     assert_eq!(bench.databases().await, "fx");

@@ -267,6 +267,7 @@ async fn in_place_everything_is_as_in_the_backup_and_the_rest_stays() {
     let changes = "delete from audit.log; drop table dd; alter table parent add extra int;
         create table audit.mine (i int); insert into audit.mine values (7); create index later on audit.log (pid);
         create table public.pt9 partition of public.pt for values from (90) to (99);
+        insert into public.pt values (95, 'new');
         create function public.own() returns int language sql as 'select 1'";
     bench.sql("live", changes).await;
     let restore = bench.restore("live", in_place());
@@ -275,14 +276,22 @@ async fn in_place_everything_is_as_in_the_backup_and_the_rest_stays() {
     let has = |list: &[String], what: &str| list.iter().any(|line| line == what);
     assert!(has(&plan.replaces, "audit.log") && has(&plan.replaces, "public.vw"), "{plan:?}");
     assert_eq!(plan.creates, ["public.dd"]);
-    assert_eq!(plan.takes_along, ["index audit.later", "table public.pt9"], "{plan:?}");
+    assert_eq!(plan.takes_along, ["index audit.later"], "{plan:?}");
     assert_eq!(plan.stays, ["function public.own()", "table audit.mine"], "{plan:?}");
+    assert!(plan.blocks.len() == 1 && plan.blocks[0].starts_with("table public.pt9 "), "{plan:?}");
+    // A partition that is newer than the backup has rows that nothing else has.
+    let refused = restored(&bench, "live", in_place(), &archive).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    assert_eq!(bench.sql("live", "select count(*) from pt9").await, "1");
+    bench.sql("live", "alter table pt detach partition pt9").await;
+    let plan = restore.plan_in_place(&toc).await.unwrap();
     assert_eq!(plan.blocks, [""; 0]);
+    assert_eq!(plan.stays, ["function public.own()", "table audit.mine", "table public.pt9"]);
 
     let report = restored(&bench, "live", in_place(), &archive).await.unwrap();
     assert_eq!(report.in_place, Some(plan));
     assert_eq!(bench.sql("live", "select sum(i) from audit.mine").await, "7");
-    bench.sql("live", "drop table audit.mine; drop function public.own()").await;
+    bench.sql("live", "drop table audit.mine, pt9; drop function public.own()").await;
     assert_eq!(dump_text(&bench, "live"), dump_text(&bench, "src"));
 }
 
