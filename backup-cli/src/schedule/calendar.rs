@@ -79,7 +79,8 @@ impl Calendar {
             AmbiguousOffset::Gap { .. } if self.hours.is_none() => None,
             AmbiguousOffset::Gap { .. } => {
                 // Read with the offset from before the gap, it lies behind the change.
-                let behind = ambiguous.later().ok()?;
+                // (The very first time of it lies on the change: one second more.)
+                let behind = ambiguous.later().ok()?.checked_add(1.second()).ok()?;
                 zone.preceding(behind).next().map(|change| change.timestamp())
             }
             _ => ambiguous.earlier().ok(),
