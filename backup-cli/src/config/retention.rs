@@ -274,7 +274,7 @@ storages = ["local"]
 
     #[test]
     fn spans_of_any_length_are_read() {
-        for (text, days) in [("30d", 30.0), ("8w", 56.0), ("36h", 1.5), ("1y 6mo", 545.0)] {
+        for (text, days) in [("30d", 30.0), ("8w", 56.0), ("36h", 1.5), ("1y 6mo", 546.0)] {
             let span = read(&format!("keep_within = {text:?}")).unwrap().keep_within.unwrap();
             let start = jiff::civil::date(2026, 1, 1);
             assert_eq!(span.total((Unit::Day, start)).unwrap().round(), f64::round(days), "{text}");
