@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupPlan, BackupSummary, Decision, ErrorKind, Foreign, PruneRules, RetentionPolicy,
-    Storage, apply_prune, layout,
+    BackupId, BackupPlan, BackupSummary, Decision, ErrorKind, Foreign, LEGACY, PruneRules,
+    RetentionPolicy, SourceIdentity, Storage, apply_prune, layout,
 };
 use backup_testkit::{CountedStorage, FailCalls, WriteOnly};
 use jiff::Timestamp;
@@ -181,4 +181,28 @@ async fn with_a_key_that_may_not_delete_nothing_is_lost_and_it_is_said() {
     pruned(&storages(&[&here]), &next).await.unwrap();
     assert_eq!(listed(&here).await, [2]);
     super::assert_tidy(&here, "elsewhere").await;
+}
+
+/// What other scripts wrote knows its database's name and nothing more of where it came from.
+#[tokio::test]
+async fn old_dumps_of_the_same_database_are_not_another_source() {
+    let here = memory("here");
+    let legacy = |n: i64, database: &str| BackupPlan {
+        kind: LEGACY.to_owned(),
+        source: SourceIdentity { database: database.to_owned(), ..SourceIdentity::default() },
+        adopt: true,
+        ..plan_at(at(n), storages(&[&here]))
+    };
+    let database = identity("1").database;
+    run_quietly(legacy(0, &database)).await.unwrap();
+    run_quietly(legacy(1, "another")).await.unwrap();
+    run_quietly(legacy(2, &database)).await.unwrap();
+    run_quietly(plan_at(at(3), storages(&[&here]))).await.unwrap();
+    let (all, policy) = (storages(&[&here]), KeepLast(2));
+    // The foreign one is in the way, the old ones of the same database are not.
+    let error = pruned(&all, &keep_last(&policy)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let apart = PruneRules { foreign: Foreign::Keep, ..keep_last(&policy) };
+    pruned(&all, &apart).await.unwrap();
+    assert_eq!(listed(&here).await, [1, 2, 3]);
 }

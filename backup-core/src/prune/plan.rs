@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    BackupId, BackupSummary, Catalog, CatalogEntry, Decision, Error, Problem, Proven, StoredCopy,
+    BackupId, BackupSummary, Catalog, CatalogEntry, Decision, Error, LEGACY, Problem, Proven,
+    SourceIdentity, StoredCopy,
 };
 
 use super::{Foreign, Judged, PrunePlan, PruneRules, StoragePlan, Verdict};
@@ -72,9 +73,9 @@ fn problem_of(storage: &str, problems: &[Problem]) -> Option<Error> {
 
 fn judge_storage(name: &str, entries: &[&CatalogEntry], rules: &PruneRules<'_>) -> Vec<Judged> {
     // Whose the job's folder is says the newest backup in any storage.
-    let owner = entries.last().map(|newest| &newest.manifest.source);
+    let owner = entries.iter().rev().find(|entry| !is_legacy(entry)).or(entries.last());
     let foreign = |entry: &CatalogEntry| {
-        owner.is_some_and(|owner| !owner.same_source(&entry.manifest.source))
+        owner.is_some_and(|owner| !same_source(&owner.manifest.source, entry))
     };
     let here = entries.iter().filter_map(|entry| {
         let copy = entry.copies.iter().find(|copy| copy.storage == name)?;
@@ -95,6 +96,19 @@ fn judge_storage(name: &str, entries: &[&CatalogEntry], rules: &PruneRules<'_>) 
         judged_as(decision, entry, copy, foreign(entry), rules)
     });
     all.collect()
+}
+
+/// Of what other scripts wrote only the database's name is known.
+fn is_legacy(entry: &CatalogEntry) -> bool {
+    entry.manifest.kind == LEGACY
+}
+
+fn same_source(owner: &SourceIdentity, entry: &CatalogEntry) -> bool {
+    let source = &entry.manifest.source;
+    match is_legacy(entry) {
+        true => owner.database == source.database,
+        false => owner.same_source(source),
+    }
 }
 
 fn source(entry: &CatalogEntry) -> String {
