@@ -193,7 +193,7 @@ async fn old_dumps_of_the_same_database_are_not_another_source() {
         adopt: true,
         ..plan_at(at(n), storages(&[&here]))
     };
-    let database = identity("1").database;
+    let database = "app".to_owned();
     run_quietly(legacy(0, &database)).await.unwrap();
     run_quietly(legacy(1, "another")).await.unwrap();
     run_quietly(legacy(2, &database)).await.unwrap();
