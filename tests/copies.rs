@@ -26,7 +26,7 @@ pub fn at(n: i64) -> Timestamp {
 }
 
 /// A storage with one backup, and its entry.
-async fn backed_up() -> (Arc<Memory>, CatalogEntry) {
+pub async fn backed_up() -> (Arc<Memory>, CatalogEntry) {
     let from = memory("from");
     run_quietly(plan_at(at(0), storages(&[&from]))).await.unwrap();
     let entry = entry_in(&from).await;
@@ -37,7 +37,7 @@ async fn entry_in(memory: &Arc<Memory>) -> CatalogEntry {
     Catalog::load(&storages(&[memory]), None).await.backups.remove(0)
 }
 
-async fn copy_to(
+pub async fn copy_to(
     entry: &CatalogEntry,
     from: &Arc<Memory>,
     to: Arc<dyn Storage>,
@@ -119,6 +119,21 @@ async fn what_is_missing_cut_or_altered_is_repaired() {
             }
         }
     }
+}
+
+/// Its source may be lost, and then nothing else would keep the copy.
+#[tokio::test]
+async fn what_is_pinned_is_pinned_in_its_copy() {
+    let (from, entry) = backed_up().await;
+    let pin = format!("{}/{}", entry.folder(), layout::PIN);
+    from.plant(&pin, r#"{"reason": "audit"}"#);
+    let to = memory("to");
+    copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_same(&from, &to);
+    // Also where the copy was there before the pin.
+    to.delete(&pin).await.unwrap();
+    copy_to(&entry, &from, to.clone()).await.unwrap();
+    assert_same(&from, &to);
 }
 
 #[tokio::test]

@@ -4,20 +4,24 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ByteRange, Creation, Error, ObjectInfo, Result, Sink, SinkWriter, SourceStream, Storage, layout,
+    ByteRange, Creation, Error, ErrorKind, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
+    Storage, layout,
 };
 use backup_testkit::Memory;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::copies::{backed_up, copy_to};
 use crate::rig::{memory, plan_at, run_quietly};
 
 const FOREIGN: &str = "another backup's";
 
 /// A storage in which another writes the manifest just before us; `blind`, it can't be read then.
+/// `prunes`: another removes the manifest as soon as a part is begun.
 struct Intruded {
     inner: Arc<Memory>,
     blind: bool,
+    prunes: bool,
 }
 
 #[async_trait]
@@ -27,6 +31,10 @@ impl Sink for Intruded {
     }
 
     async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
+        if self.prunes {
+            let folder = key.rsplit_once('/').unwrap().0;
+            self.inner.delete(&format!("{folder}/{}", layout::MANIFEST)).await?;
+        }
         self.inner.begin(key).await
     }
 }
@@ -68,7 +76,8 @@ impl Storage for Intruded {
 async fn a_backup_leaves_what_may_be_somebody_elses() {
     for blind in [false, true] {
         let memory = memory("memory");
-        let intruded: Arc<dyn Storage> = Arc::new(Intruded { inner: memory.clone(), blind });
+        let intruded: Arc<dyn Storage> =
+            Arc::new(Intruded { inner: memory.clone(), blind, prunes: false });
         // Reading is tried again, with pauses.
         tokio::time::pause();
         let started = "2026-11-20T02:00:00Z".parse().unwrap();
@@ -78,4 +87,17 @@ async fn a_backup_leaves_what_may_be_somebody_elses() {
         let manifest = manifest.expect("the other's manifest was removed");
         assert_eq!(memory.object(&manifest).unwrap(), FOREIGN, "blind: {blind}");
     }
+}
+
+/// A prune of another host takes a copy away while what it lacks is brought: what stays is no
+/// backup, and that is said.
+#[tokio::test]
+async fn a_listed_copy_that_is_removed_meanwhile_is_no_success() {
+    let (from, entry) = backed_up().await;
+    let to = memory("to");
+    copy_to(&entry, &from, to.clone()).await.unwrap();
+    to.delete(&entry.key(&entry.manifest.parts[0].file)).await.unwrap();
+    let pruned = Arc::new(Intruded { inner: to.clone(), blind: false, prunes: true });
+    let error = copy_to(&entry, &from, pruned).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
 }

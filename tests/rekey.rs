@@ -7,9 +7,10 @@ use std::sync::Arc;
 use backup_compress::Zstd;
 use backup_core::pipeline::{Context, Limits};
 use backup_core::{
-    Authenticate, BackupPlan, BackupReader, Catalog, CatalogEntry, Decoders, Error, ErrorKind,
-    OldCopy, RekeyPlan, RekeyReport, Result, Storage, Transform, clear_remains, layout, rekey,
-    successor, verify,
+    Authenticate, BackupPlan, BackupReader, BackupSummary, Catalog, CatalogEntry, Decision,
+    Decoders, Error, ErrorKind, Foreign, OldCopy, PruneRules, RekeyPlan, RekeyReport, Result,
+    RetentionPolicy, Storage, Transform, clear_remains, layout, plan_prune, rekey, successor,
+    verify,
 };
 use backup_testkit::servers::S3Server;
 use backup_testkit::{CountedStorage, FailCalls, Memory};
@@ -206,6 +207,46 @@ async fn what_is_pinned_stays_pinned() {
     assert_eq!(pin, serde_json::json!({ "backup": "20261122T020000Z-2", "reason": "audit" }));
 }
 
+/// Whatever retention says: as long as both are there, nobody has read the new one to its end.
+async fn assert_no_prune_takes_the_old_one(storages: &[Arc<dyn Storage>]) {
+    struct Newest;
+    impl RetentionPolicy for Newest {
+        fn decide(&self, backups: &[BackupSummary], _now: Timestamp) -> Vec<Decision> {
+            backups.iter().map(|_| Decision::Expire("not the newest".to_owned())).collect()
+        }
+    }
+    let rules = PruneRules {
+        job: JOB,
+        policy: &Newest,
+        now: Timestamp::now(),
+        host: "there".to_owned(),
+        foreign: Foreign::Keep,
+        max_delete: None,
+        lock_days: Default::default(),
+    };
+    let catalog = Catalog::load(storages, Some(JOB)).await;
+    let plan = plan_prune(&catalog, storages, &rules).await;
+    assert!(plan.deletions().is_empty(), "{plan:?}");
+}
+
+/// Somebody on another host restores the old one: it stays until he is done.
+#[tokio::test]
+async fn a_backup_that_is_read_stays_until_the_next_run() {
+    let memory = memory("first");
+    backed_up(&[&memory]).await;
+    let all_storages = storages(&[&memory]);
+    let old = layout::BackupId::new(started(), 1).folder(JOB);
+    let mark = format!("{old}/readers/abcdef.json");
+    memory.plant(&mark, "{}");
+    let report = rekey_oldest(&all_storages).await.unwrap().unwrap();
+    let told = report.copies[0].1.as_ref().unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::Locked, "{told}");
+    assert!(memory.object(&format!("{old}/manifest.json")).is_some());
+    memory.delete(&mark).await.unwrap();
+    rekey_oldest(&all_storages).await.unwrap();
+    assert_done(&[&memory], "read").await;
+}
+
 /// A locked copy stays beside the new one until its lock is over.
 #[tokio::test]
 async fn a_locked_copy_goes_when_it_is_unlocked() {
@@ -382,6 +423,7 @@ async fn the_old_one_stays_when_the_new_one_does_not_read_back() {
         assert!(!report.created && report.copies[0].1.is_err(), "{damage}: {report:?}");
         let catalog = Catalog::load(&all_storages, None).await;
         assert_eq!(catalog.backups.len(), 2, "{damage}: the old one is still listed");
+        assert_no_prune_takes_the_old_one(&all_storages).await;
         // Whole again, the next run goes on with it.
         memory.plant(&key, whole);
         let report = rekey_oldest(&all_storages).await.unwrap().unwrap();

@@ -22,7 +22,7 @@ impl Deployment {
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<RestorePlan> {
-        let source = self.open_source(from, options, context).await?;
+        let source = self.open_for_restore(from, options, context).await?;
         self.outlook(&source, options, false, context).await
     }
 
@@ -40,7 +40,7 @@ impl Deployment {
         context: &Context,
         tell: &(dyn Fn(&RestorePlan) + Sync),
     ) -> Result<RestoreSummary> {
-        let source = self.open_source(from, options, context).await?;
+        let source = self.open_for_restore(from, options, context).await?;
         if options.selection.is_none() {
             let plan = self.outlook(&source, options, false, context).await?;
             tell(&plan);

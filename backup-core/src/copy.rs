@@ -141,7 +141,7 @@ impl<'a> Copying<'a> {
         // Whoever is at work beside a manifest is not its backup's run: that has ended.
         let hold = if listed { None } else { Some(self.hold().await?) };
         let mut files = Files::new(&self);
-        let done = match files.bring_all().await {
+        let done = match files.bring_all(hold.is_some()).await {
             Ok(()) => self.publish(hold.as_ref()).await,
             Err(error) => Err(NotPublished::Before(error)),
         };
@@ -195,9 +195,21 @@ impl<'a> Copying<'a> {
         )
     }
 
+    /// What was listed and so was not held may have been removed meanwhile.
+    async fn still_listed(&self) -> Result<(), NotPublished> {
+        if self.is_listed().await.map_err(NotPublished::Before)? {
+            return Ok(());
+        }
+        let message =
+            format!("{} was removed from storage {} meanwhile", self.folder, self.to.name());
+        Err(NotPublished::Before(
+            Error::new(ErrorKind::Locked, "copy", message).next_step("copy it again"),
+        ))
+    }
+
     /// Writes the manifest, unless the backup is listed already and nothing is held.
     async fn publish(&self, hold: Option<&Hold>) -> Result<(), NotPublished> {
-        let Some(hold) = hold else { return Ok(()) };
+        let Some(hold) = hold else { return self.still_listed().await };
         if self.context.cancel.is_cancelled() {
             return Err(NotPublished::Before(self.context.cancel.error()));
         }

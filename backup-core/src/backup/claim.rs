@@ -144,10 +144,13 @@ impl Claim<'_> {
     async fn take_in(&self, index: usize) -> Result<Answer> {
         let plan = self.plan;
         let storage = &plan.storages[index];
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "host": plan.host, "tool": plan.tool, "started": plan.started,
             "timeout_seconds": plan.timeout.as_secs(),
         });
+        if plan.is_of_old_data() {
+            body["claimed"] = Timestamp::now().to_string().into();
+        }
         let (name, limit) = (storage.name(), plan.limits.commit);
         let key = self.key(layout::CLAIM);
         let created = storage.create_new(&key, Bytes::from(body.to_string()));
@@ -155,6 +158,11 @@ impl Claim<'_> {
             return Ok(Answer::Theirs);
         }
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        // An id of former days may be one that is just being removed.
+        let pruned = self.key(layout::PRUNED);
+        if plan.is_of_old_data() && within(name, limit, storage.stat(&pruned)).await?.is_some() {
+            return Ok(Answer::Theirs);
+        }
         // A finished run has given its claim back; then its manifest is there.
         let manifest = self.key(layout::MANIFEST);
         Ok(match within(name, limit, storage.stat(&manifest)).await {
@@ -181,6 +189,9 @@ impl Claim<'_> {
 struct Claimed {
     started: Timestamp,
     timeout_seconds: u64,
+    /// When it was made, where that is not when its backup started.
+    #[serde(default)]
+    claimed: Option<Timestamp>,
     #[serde(default)]
     host: Option<String>,
     #[serde(default)]
@@ -228,7 +239,7 @@ impl Claimed {
     fn over(&self) -> Option<Timestamp> {
         let timeout = SignedDuration::from_secs(i64::try_from(self.timeout_seconds).ok()?);
         let grace = SignedDuration::try_from(SWEEP_GRACE).ok()?;
-        self.started.checked_add(timeout).ok()?.checked_add(grace).ok()
+        self.claimed.unwrap_or(self.started).checked_add(timeout).ok()?.checked_add(grace).ok()
     }
 }
 
@@ -268,6 +279,7 @@ async fn live_beside(
             Some(object) => Claimed {
                 started: object.modified,
                 timeout_seconds: HOLD_TIMEOUT.as_secs(),
+                claimed: None,
                 host: None,
                 purpose: None,
             },

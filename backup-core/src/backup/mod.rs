@@ -73,6 +73,13 @@ pub struct BackupPlan {
     pub rekeyed: Option<Rekeyed>,
 }
 
+impl BackupPlan {
+    /// Whether its id is that of a time long ago: it holds what an older backup held.
+    pub(crate) fn is_of_old_data(&self) -> bool {
+        self.rekeyed.is_some() || self.kind == LEGACY
+    }
+}
+
 /// One part to store.
 pub struct PartPlan {
     /// Its file name before the transforms add their extensions.

@@ -10,8 +10,8 @@ use crate::backup::checksum_list;
 use crate::backup::claim::Hold;
 use crate::pipeline::{self, Flow, within};
 use crate::{
-    Digest, Discard, Error, ErrorKind, InMemory, Result, Source, Storage, StoredObject, layout,
-    read_small,
+    Creation, Digest, Discard, Error, ErrorKind, InMemory, Result, Source, Storage, StoredObject,
+    layout, read_small,
 };
 
 /// Everything but the manifest.
@@ -25,11 +25,12 @@ impl<'a, 'b> Files<'a, 'b> {
         Self { copying, report: CopyReport::default() }
     }
 
-    /// Brings what is missing, and looks once more whether all of it is there.
-    pub(super) async fn bring_all(&mut self) -> Result<()> {
+    /// Brings what is missing, and looks once more whether all of it is there. `held` says
+    /// whether nobody else may be at work in the folder.
+    pub(super) async fn bring_all(&mut self, held: bool) -> Result<()> {
         let cancel = self.copying.context.cancel.clone();
         let there = cancel.guard(self.sizes()).await?;
-        if there.contains_key(layout::PRUNED) {
+        if held && there.contains_key(layout::PRUNED) {
             // Somebody began to remove it, and now it is to be there: without this, a later
             // loss of the manifest would make all of it free to go.
             let key = self.copying.key(layout::PRUNED);
@@ -42,6 +43,7 @@ impl<'a, 'b> Files<'a, 'b> {
         for (file, body) in &small {
             self.bring(file, &Digest::of(body), &there, Some(body.clone())).await?;
         }
+        cancel.guard(self.bring_pin()).await?;
         let there = cancel.guard(self.sizes()).await?;
         let small = small.iter().map(|(file, body)| (file, body.len() as u64));
         for (file, bytes) in parts.iter().map(|(file, digest)| (file, digest.bytes)).chain(small) {
@@ -50,6 +52,19 @@ impl<'a, 'b> Files<'a, 'b> {
                 return Err(Error::damaged(format!("storage {}", self.copying.to.name()), message)
                     .next_step("somebody else writes into this storage, or it loses data"));
             }
+        }
+        Ok(())
+    }
+
+    /// What is pinned stays pinned: its source may be lost, and its copy must not expire then.
+    async fn bring_pin(&mut self) -> Result<()> {
+        let Copying { from, to, limits, .. } = self.copying;
+        let key = self.copying.key(layout::PIN);
+        let Some(pin) = read_if_there(from, &key).await? else { return Ok(()) };
+        // Removed again with the rest; one that was there already does as well.
+        let created = within(to.name(), limits.commit, to.create_new(&key, Bytes::from(pin)));
+        if created.await? == Creation::Created {
+            self.report.copied.push(layout::PIN.to_owned());
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::removal::{Folder, Removal};
 use super::{Judged, PrunePlan, StoragePlan, Verdict};
+use crate::backup::claim::Purpose;
 use crate::pipeline::{Context, Limits, within};
 use crate::{BackupId, Error, ErrorKind, Manifest, Result, Storage, Versioned, layout};
 
@@ -135,6 +136,8 @@ impl Work<'_> {
             path: id.folder(&self.plan.job),
             manifest,
             host: &self.plan.host,
+            purpose: Purpose::prune(&self.plan.host),
+            pin_carried: false,
             now: self.plan.now,
             context: self.context,
         }

@@ -15,7 +15,7 @@ mod apply;
 mod arrivals;
 mod look;
 mod plan;
-mod removal;
+pub(crate) mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

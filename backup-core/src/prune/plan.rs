@@ -18,8 +18,9 @@ pub(super) fn summary_of(entry: &CatalogEntry, copy: &StoredCopy) -> BackupSumma
         good: is_good(entry, copy),
         pinned: entry.is_pinned(),
         drilled,
-        // Every kind of backup that there is stands by itself.
-        needs: Vec::new(),
+        // As long as the older one is there, nobody has read the new one to its end: `rekey`
+        // removes it itself when it has.
+        needs: entry.manifest.rekeyed.iter().filter_map(|of| of.from.parse().ok()).collect(),
     }
 }
 
@@ -127,6 +128,8 @@ fn decide(summaries: &[BackupSummary], rules: &PruneRules<'_>) -> Vec<Decision> 
     decisions.truncate(summaries.len());
     let newest_good = summaries.iter().filter(|one| one.good).map(|one| one.id).max();
     let behind = summaries.iter().any(|one| one.id.started() > rules.now);
+    // Whatever becomes of the one that needs it: it goes with the next prune at the earliest.
+    let needed: BTreeSet<BackupId> = summaries.iter().flat_map(|one| one.needs.clone()).collect();
     for (decision, summary) in decisions.iter_mut().zip(summaries) {
         let never = if newest_good == Some(summary.id) {
             "the newest good one"
@@ -134,6 +137,8 @@ fn decide(summaries: &[BackupSummary], rules: &PruneRules<'_>) -> Vec<Decision> 
             "pinned"
         } else if newest_good.is_none() {
             "no good backup exists"
+        } else if needed.contains(&summary.id) {
+            "another one needs it"
         } else if behind {
             "the clock stands before the newest backup"
         } else {

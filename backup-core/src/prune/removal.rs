@@ -15,20 +15,23 @@ use crate::{BackupId, Manifest, ObjectInfo, ReaderSeen, Result, Storage, layout}
 const REMOVALS_AT_ONCE: usize = 8;
 
 /// A folder in one storage, and by whom it is worked on.
-pub(super) struct Folder<'a> {
-    pub(super) storage: &'a Arc<dyn Storage>,
-    pub(super) id: BackupId,
-    pub(super) path: String,
+pub(crate) struct Folder<'a> {
+    pub(crate) storage: &'a Arc<dyn Storage>,
+    pub(crate) id: BackupId,
+    pub(crate) path: String,
     /// Of a folder that is listed.
-    pub(super) manifest: Option<&'a Manifest>,
-    pub(super) host: &'a str,
-    pub(super) now: Timestamp,
-    pub(super) context: &'a Context,
+    pub(crate) manifest: Option<&'a Manifest>,
+    pub(crate) host: &'a str,
+    pub(crate) purpose: Purpose<'a>,
+    /// Whether a pin is of no matter: another backup has it now.
+    pub(crate) pin_carried: bool,
+    pub(crate) now: Timestamp,
+    pub(crate) context: &'a Context,
 }
 
 /// What became of a folder.
 #[derive(Debug)]
-pub(super) enum Removal {
+pub(crate) enum Removal {
     /// It is gone. So many bytes of it are still kept, where versions are.
     Done { held_bytes: u64 },
     /// It stays, for this reason.
@@ -61,19 +64,19 @@ impl Folder<'_> {
     }
 
     async fn hold(&self) -> Result<Option<Hold>> {
-        let purpose = Purpose::prune(self.host);
-        Hold::take(self.storage, &self.path, self.manifest, purpose, self.now, limits()).await
+        let (manifest, purpose) = (self.manifest, self.purpose);
+        Hold::take(self.storage, &self.path, manifest, purpose, self.now, limits()).await
     }
 
     /// Removes the folder of a listed backup, unless somebody has begun to work with it since.
-    pub(super) async fn remove(&self) -> Result<Removal> {
+    pub(crate) async fn remove(&self) -> Result<Removal> {
         let Some(hold) = self.hold().await? else { return Ok(busy()) };
         let removed = self.remove_held(&hold).await;
         self.end(hold, removed).await
     }
 
     /// Goes on where an earlier prune did not get to the end.
-    pub(super) async fn finish(&self) -> Result<Removal> {
+    pub(crate) async fn finish(&self) -> Result<Removal> {
         let Some(hold) = self.hold().await? else { return Ok(busy()) };
         let finished = self.finish_held(&hold).await;
         self.end(hold, finished).await
@@ -136,7 +139,8 @@ impl Folder<'_> {
                 ReaderSeen { file: file.to_owned(), left: object.modified }.is_live(self.now)
             })
         };
-        if files.iter().any(|object| self.name_of(object) == Some(layout::PIN)) {
+        let is_pin = |object: &ObjectInfo| self.name_of(object) == Some(layout::PIN);
+        if !self.pin_carried && files.iter().any(is_pin) {
             return Some("it was pinned just now".to_owned());
         }
         files.iter().any(is_read).then(|| "somebody began to read it just now".to_owned())
@@ -160,7 +164,8 @@ impl Folder<'_> {
         let kept = [layout::PRUNED, layout::CLAIM, layout::SHA256SUMS, layout::SIGNATURE];
         let rest = files.iter().filter_map(|object| self.name_of(object));
         let rest = rest.filter(|name| !kept.contains(name) && *name != layout::MANIFEST);
-        let removals = rest.map(|name| self.delete(name));
+        let rest: Vec<String> = rest.map(str::to_owned).collect();
+        let removals = rest.into_iter().map(|name| async move { self.delete(&name).await });
         stream::iter(removals).buffer_unordered(REMOVALS_AT_ONCE).try_collect().await
     }
 
@@ -169,8 +174,9 @@ impl Folder<'_> {
         let Some(versioned) = self.storage.versioned() else { return 0 };
         // The claim and the tombstone go later, and what else comes and goes is never locked.
         let gone = files.iter().filter(|object| !layout::is_passing(&object.key));
-        let looks = gone.map(|object| async {
-            let versions = self.asked(versioned.versions(&object.key)).await;
+        let gone: Vec<String> = gone.map(|object| object.key.clone()).collect();
+        let looks = gone.into_iter().map(|key| async move {
+            let versions = self.asked(versioned.versions(&key)).await;
             versions.unwrap_or_default().iter().map(|version| version.bytes).sum::<u64>()
         });
         let looks = stream::iter(looks).buffer_unordered(REMOVALS_AT_ONCE);

@@ -282,8 +282,9 @@ async fn replace_copy(
         return Err(error);
     }
     refuse_difference(old, &reader.contents(context).await?)?;
-    context.cancel.guard(remove::carry_pin(plan.entry, id, storage, plan.limits)).await?;
-    remove::remove(plan, storage, context).await
+    let pin = remove::carry_pin(plan.entry, id, storage, plan.limits);
+    let pin_carried = context.cancel.guard(pin).await?;
+    remove::remove(plan, storage, pin_carried, context).await
 }
 
 /// The new backup as the storages list it now.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::RekeyPlan;
-use crate::backup::claim::{Hold, Purpose};
+use crate::backup::claim::Purpose;
 use crate::copy::read_if_there;
-use crate::layout::{CLAIM, MANIFEST, PIN, SHA256SUMS};
+use crate::layout::{MANIFEST, PIN, PRUNED};
 use crate::pipeline::{Context, Limits, within};
+use crate::prune::removal::{Folder, Removal};
 use crate::{BackupId, CatalogEntry, Error, ErrorKind, Manifest, Result, Storage};
 
 /// What became of the old copy in a storage.
@@ -21,79 +22,74 @@ pub enum OldCopy {
     Locked(Option<Timestamp>),
 }
 
-/// Removes the old copy from `storage`: the manifest first, so that it is never half-listed,
-/// then the checksum list, so that what is left never looks complete.
+/// Removes the old copy from `storage`, in the way of a prune. `pin_carried` says whether the new
+/// one has its pin.
 pub(super) async fn remove(
     plan: &RekeyPlan<'_>,
     storage: &Arc<dyn Storage>,
+    pin_carried: bool,
     context: &Context,
 ) -> Result<OldCopy> {
     let (entry, now) = (plan.entry, Timestamp::now());
     if let Some(lock) = context.cancel.guard(lock_on(entry, storage, plan.limits, now)).await? {
         return Ok(lock);
     }
-    let folder = entry.folder();
-    let (manifest, purpose) = (Some(&entry.manifest), Purpose::rekey(&plan.host));
-    let hold = Hold::take(storage, &folder, manifest, purpose, now, plan.limits).await?;
-    let hold = hold.ok_or_else(|| {
-        let message = format!("somebody is at work in {folder} of storage {}", storage.name());
-        Error::new(ErrorKind::Locked, "rekey", message).next_step("run it again later")
-    })?;
-    let removed = remove_held(entry, storage, &folder, plan.limits).await;
-    hold.release(context).await;
-    removed.map(|()| OldCopy::Removed)
-}
-
-async fn remove_held(
-    entry: &CatalogEntry,
-    storage: &Arc<dyn Storage>,
-    folder: &str,
-    limits: Limits,
-) -> Result<()> {
-    let known = entry.copies.iter().find(|copy| copy.storage == storage.name());
-    let there = read_if_there(storage, &format!("{folder}/{MANIFEST}")).await?;
-    match (there, known) {
-        (None, _) => {}
-        (Some(there), Some(known)) if there == known.manifest_json => {}
-        (Some(_), _) => {
-            let message = format!("{folder} in storage {} has changed meanwhile", storage.name());
-            return Err(Error::refused("rekey", message).next_step("run it again"));
+    refuse_changed(entry, storage).await?;
+    let manifest = Some(&entry.manifest);
+    let folder = folder(storage, entry.id, &entry.manifest.job, manifest, &plan.host, context);
+    match (Folder { pin_carried, ..folder }).remove().await? {
+        Removal::Done { .. } => Ok(OldCopy::Removed),
+        Removal::Left(why) => {
+            let message = format!("{} stays in storage {}: {why}", entry.id, storage.name());
+            Err(Error::new(ErrorKind::Locked, "rekey", message).next_step("run it again later"))
         }
     }
-    remove_files(storage, folder, limits).await
 }
 
-async fn remove_files(storage: &Arc<dyn Storage>, folder: &str, limits: Limits) -> Result<()> {
-    let (name, limit) = (storage.name(), limits.sink_stall);
-    for file in [MANIFEST, SHA256SUMS] {
-        within(name, limit, storage.delete(&format!("{folder}/{file}"))).await?;
+fn folder<'a>(
+    storage: &'a Arc<dyn Storage>,
+    id: BackupId,
+    job: &str,
+    manifest: Option<&'a Manifest>,
+    host: &'a str,
+    context: &'a Context,
+) -> Folder<'a> {
+    Folder {
+        storage,
+        id,
+        path: id.folder(job),
+        manifest,
+        host,
+        purpose: Purpose::rekey(host),
+        pin_carried: false,
+        now: Timestamp::now(),
+        context,
     }
-    let claim = format!("{folder}/{CLAIM}");
-    let mut keys = within(name, limit, keys_in(storage, folder)).await?;
-    keys.retain(|key| *key != claim);
-    for key in keys {
-        within(name, limit, storage.delete(&key)).await?;
+}
+
+async fn refuse_changed(entry: &CatalogEntry, storage: &Arc<dyn Storage>) -> Result<()> {
+    let known = entry.copies.iter().find(|copy| copy.storage == storage.name());
+    let there = read_if_there(storage, &entry.key(MANIFEST)).await?;
+    match (there, known) {
+        (None, _) => Ok(()),
+        (Some(there), Some(known)) if there == known.manifest_json => Ok(()),
+        (Some(_), _) => {
+            let (id, name) = (entry.id, storage.name());
+            let message = format!("{id} in storage {name} has changed meanwhile");
+            Err(Error::refused("rekey", message).next_step("run it again"))
+        }
     }
-    Ok(())
 }
 
-/// The keys in a folder, and in none whose name only begins like it.
-async fn keys_in(storage: &Arc<dyn Storage>, folder: &str) -> Result<Vec<String>> {
-    let inside = format!("{folder}/");
-    let mut keys: Vec<String> =
-        storage.list(folder).await?.into_iter().map(|object| object.key).collect();
-    keys.retain(|key| key.starts_with(&inside));
-    Ok(keys)
-}
-
-/// What is pinned stays pinned: the pin of the old copy goes to the new one, under its id.
+/// What is pinned stays pinned: the pin of the old copy goes to the new one, under its id. Says
+/// whether there was one.
 pub(super) async fn carry_pin(
     entry: &CatalogEntry,
     new: BackupId,
     storage: &Arc<dyn Storage>,
     limits: Limits,
-) -> Result<()> {
-    let Some(pin) = read_if_there(storage, &entry.key(PIN)).await? else { return Ok(()) };
+) -> Result<bool> {
+    let Some(pin) = read_if_there(storage, &entry.key(PIN)).await? else { return Ok(false) };
     let carried = match serde_json::from_slice::<serde_json::Value>(&pin) {
         Ok(mut document) => {
             document["backup"] = new.to_string().into();
@@ -105,7 +101,7 @@ pub(super) async fn carry_pin(
     let key = format!("{}/{PIN}", new.folder(&entry.manifest.job));
     let created = storage.create_new(&key, carried.into());
     // One that is there already does as well.
-    within(storage.name(), limits.commit, created).await.map(drop)
+    within(storage.name(), limits.commit, created).await.map(|_| true)
 }
 
 /// What keeps a file of the copy from being deleted.
@@ -146,26 +142,23 @@ pub async fn clear_remains(
     context: &Context,
 ) -> Result<usize> {
     let Some(rekeyed) = &new.rekeyed else { return Ok(0) };
-    let folder = rekeyed.from.parse::<BackupId>()?.folder(&new.job);
-    let (limits, manifest) = (Limits::default(), format!("{folder}/{MANIFEST}"));
+    let id: BackupId = rekeyed.from.parse()?;
+    let path = id.folder(&new.job);
     let mut cleared = 0;
     for storage in storages {
-        let look = within(storage.name(), limits.sink_stall, keys_in(storage, &folder));
-        let keys = context.cancel.guard(look).await?;
-        if keys.is_empty() || keys.contains(&manifest) {
+        let (pruned, manifest) = (format!("{path}/{PRUNED}"), format!("{path}/{MANIFEST}"));
+        if !context.cancel.guard(has(storage, &pruned)).await? || has(storage, &manifest).await? {
             continue;
         }
-        let (purpose, now) = (Purpose::rekey(host), Timestamp::now());
-        let hold = Hold::take(storage, &folder, None, purpose, now, limits).await?;
-        let Some(hold) = hold else { continue };
-        let listed = read_if_there(storage, &manifest).await;
-        let removed = match listed {
-            Ok(None) => remove_files(storage, &folder, limits).await.map(|()| cleared += 1),
-            Ok(Some(_)) => Ok(()),
-            Err(error) => Err(error),
-        };
-        hold.release(context).await;
-        removed?;
+        let folder = folder(storage, id, &new.job, None, host, context);
+        if matches!(folder.finish().await?, Removal::Done { .. }) {
+            cleared += 1;
+        }
     }
     Ok(cleared)
+}
+
+async fn has(storage: &Arc<dyn Storage>, key: &str) -> Result<bool> {
+    let found = within(storage.name(), Limits::default().sink_stall, storage.stat(key)).await?;
+    Ok(found.is_some())
 }
