@@ -15,12 +15,13 @@ use crate::support::{CLAIMS, claims_server, while_locked};
 
 /// Longest wait for a line of the log.
 const LINE_TIMEOUT: Duration = Duration::from_secs(120);
+/// The task of these tests.
 const TASK: &str = "backup/database";
 
-/// Plants what the daemon noted of a task: times up to this one are done with.
-pub fn plant(scratch: &Scratch, task: &str, handled: Timestamp) {
+/// Plants what the daemon noted of its task: times up to this one are done with.
+pub fn plant(scratch: &Scratch, handled: Timestamp) {
     let _ = std::fs::create_dir(scratch.path("state"));
-    let state = json!({ "format": 1, "tasks": { task: { "handled": handled } } });
+    let state = json!({ "format": 1, "tasks": { TASK: { "handled": handled } } });
     scratch.write("state/schedule.json", &state.to_string());
 }
 
@@ -30,13 +31,13 @@ fn noted(scratch: &Scratch) -> Value {
 }
 
 /// A daemon and its log.
-struct Running {
+pub struct Running {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
-    fn start(scratch: &Scratch) -> Self {
+    pub fn start(scratch: &Scratch) -> Self {
         let mut child = scratch.start(&["run", "--json"]);
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, log }
@@ -50,7 +51,7 @@ impl Running {
     }
 
     /// Asserts what the next event is.
-    async fn expect(&mut self, event: &str) -> Value {
+    pub async fn expect(&mut self, event: &str) -> Value {
         let told = self.event().await;
         assert_eq!((&told["event"], &told["task"]), (&json!(event), &json!(TASK)), "{told}");
         told
@@ -71,7 +72,7 @@ fn missed(server: &backup_testkit::postgres::PostgresServer) -> Scratch {
     let hour = (now.as_second() / 3600 + 12) % 24;
     let job = format!("schedule = '{hour:02}:00'\n[schedules]\ntime_zone = 'UTC'");
     let scratch = Scratch::with_job(&server.url(CLAIMS), &job);
-    plant(&scratch, TASK, now - 72.hours());
+    plant(&scratch, now - 72.hours());
     scratch
 }
 

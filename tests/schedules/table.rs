@@ -14,6 +14,7 @@ fn as_a_users_own(table: &str, user: &str) -> (String, Vec<String>) {
         }
         assert_eq!(fields[5], user, "{line}");
         text.push_str(&format!("{} {}\n", fields[..5].join(" "), fields[6]));
+        assert!(!fields[6].replace("\\%", "").contains('%'), "cron would end it there: {line}");
         commands.push(fields[6].replace("\\%", "%"));
     }
     (text, commands)

@@ -1,7 +1,6 @@
 //! Units before systemd's own parser.
 
 use jiff::Timestamp;
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::*;
 
@@ -119,18 +118,10 @@ async fn theirs(scratch: &Scratch, after: Timestamp) -> Timestamp {
 
 /// When the daemon would have done it, from what it says when it catches up.
 async fn ours(scratch: &Scratch, after: Timestamp) -> Timestamp {
-    daemon::plant(scratch, "backup/database", after);
-    let mut child = scratch.start(&["run", "--json"]);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let due = loop {
-        let line = lines.next_line().await.unwrap().expect("it started nothing");
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
-        if event["event"] == "started" {
-            break event["due"].as_str().unwrap().parse().unwrap();
-        }
-    };
-    child.kill().await.unwrap();
-    due
+    daemon::plant(scratch, after);
+    let mut daemon = daemon::Running::start(scratch);
+    let started = daemon.expect("started").await;
+    started["due"].as_str().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
