@@ -12,7 +12,7 @@ use crate::support::{
     CLAIMS, Finished, Scratch, claims_server, finish, finish_started, target_file, while_locked,
 };
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 22] = [
     "backup",
     "list",
     "show",
@@ -22,6 +22,15 @@ const VERBS: [&str; 13] = [
     "cat",
     "copy",
     "sync",
+    "adopt",
+    "prune",
+    "pin",
+    "unpin",
+    "rekey",
+    "recovery-kit",
+    "recover",
+    "schedule",
+    "run",
     "doctor",
     "config",
     "completions",
@@ -314,6 +323,7 @@ async fn completions_and_manual_know_every_verb() {
     let page = scratch.run(&["man"]).await.expect(0).stdout;
     assert!(page.contains(".TH marb-backup 1"), "{}", &page[..page.len().min(500)]);
     for verb in VERBS {
+        let verb = verb.replace('-', "\\-");
         assert!(
             page.contains(&format!("\nmarb\\-backup\\-{verb} \\-")),
             "{verb} is not in the manual"

@@ -44,6 +44,7 @@ mod restore_modes;
 mod restore_unfinished;
 mod rig;
 mod safety;
+mod schedules;
 mod secrets;
 mod stock_tools;
 mod storage_faults;

@@ -14,6 +14,7 @@ const NEXTEST_VERSION: &str = "0.9.143";
 /// Installs everything.
 pub fn run() -> Outcome {
     programs()?;
+    schedule_readers()?;
     servers::ensure().map(|servers| println!("PostgreSQL {}", majors(&servers)))?;
     storage_servers::ensure()?;
     nextest();
@@ -30,6 +31,11 @@ pub fn programs() -> Outcome {
     ])?;
     // A server's programs are not on the PATH.
     if servers::any_in_the_system() { Ok(()) } else { apt_install(&["postgresql"]) }
+}
+
+/// What reads schedules, for the tests of them; neither systemd nor cron has to run.
+pub fn schedule_readers() -> Outcome {
+    need(&[("systemd-analyze", "systemd"), ("crontab", "cron")])
 }
 
 /// Whether cargo-nextest is there or could be built; plain `cargo test` serves without it.

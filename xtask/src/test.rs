@@ -18,6 +18,7 @@ pub fn run(args: &[String]) -> Outcome {
 /// Runs the tests with further environment and further options of nextest.
 pub fn run_with(env: &[(&str, &str)], nextest_args: &[&str], args: &[String]) -> Outcome {
     setup::programs()?;
+    setup::schedule_readers()?;
     let servers = servers::ensure()?;
     storage_servers::ensure()?;
     let in_containers = containers::usable();

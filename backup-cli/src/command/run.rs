@@ -10,12 +10,12 @@ use backup_cli::schedule::{
 };
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{Error, Result};
-use clap::{FromArgMatches, Subcommand};
+use clap::Parser;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use super::args::{Common, RunArgs, Verb};
+use super::args::{Arguments, Common, RunArgs, Verb};
 use super::{Session, output, setup};
 
 /// Stays until a signal comes.
@@ -79,7 +79,10 @@ impl Runner for Verbs {
             Ok(verb) => Box::pin(super::dispatch(verb, session)).await,
             Err(error) => Err(error),
         };
-        done.unwrap_or_else(|error| super::tell(&error, false))
+        match done.unwrap_or_else(|error| super::tell(&error, false)) {
+            super::EXIT_SIGINT => super::interrupted_code(cancel),
+            code => code,
+        }
     }
 }
 
@@ -90,10 +93,9 @@ fn verb(task: &Task) -> Result<Verb> {
         Work::Backup => vec!["marb-backup", name, &task.job],
         Work::Verify | Work::Drill => vec!["marb-backup", name, "latest", "--job", &task.job],
     };
-    let command = Verb::augment_subcommands(clap::Command::new("marb-backup"));
-    let matches = command.try_get_matches_from(words);
-    matches
-        .and_then(|matches| Verb::from_arg_matches(&matches))
+    // By the whole command line: flags of verbs refer to those that every verb has.
+    Arguments::try_parse_from(words)
+        .map(|arguments| arguments.verb)
         .map_err(|e| Error::usage("schedule", format!("{task} can't be run")).caused_by(e))
 }
 

@@ -210,7 +210,7 @@ fn numbers(text: &str, limit: u8, what: &str) -> Parsed {
         let start = number(start, limit, what)?;
         let step = number(step, limit, what)?;
         // Others would leave a shorter gap at the end of the day or hour.
-        if step == 0 || limit % step != 0 || start >= step {
+        if step == 0 || !limit.is_multiple_of(step) || start >= step {
             return Err(format!("\"{text}\" does not divide {limit} {what} evenly"));
         }
         return Ok((start..limit).step_by(step.into()).collect());

@@ -1,6 +1,6 @@
 //! Schedules as units of systemd: a timer and a service for each task.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use backup_core::{Error, Result};
 
@@ -117,7 +117,7 @@ fn service(config: &Config, task: &Task, site: &Site) -> Result<String> {
         add("\n# Read by systemd as root, and shown to this service only.".to_owned());
     }
     for path in &credentials {
-        add(format!("LoadCredential={}:{}", credential_name(path), escaped(&utf8(path)?)));
+        add(format!("LoadCredential={}:{}", credential_name(path), escaped(&straight(path)?)));
     }
     add("\nNice=10\nIOSchedulingClass=idle".to_owned());
     let writable = writable(config)?;
@@ -126,7 +126,7 @@ fn service(config: &Config, task: &Task, site: &Site) -> Result<String> {
         add("Environment=XDG_STATE_HOME=/var/lib".to_owned());
     }
     for path in &writable {
-        add(format!("ReadWritePaths={}", quoted(&utf8(path)?)));
+        add(format!("ReadWritePaths={}", quoted(&straight(path)?)));
     }
     let in_tmp =
         writable.iter().any(|path| path.starts_with("/tmp") || path.starts_with("/var/tmp"));
@@ -224,11 +224,13 @@ pub fn credential_name(path: &Path) -> String {
     name
 }
 
-fn utf8(path: &Path) -> Result<String> {
-    let text = path.to_str().filter(|text| !text.contains(char::is_control));
+/// A path as text. systemd passes over one with `..`, and only says so in its log.
+fn straight(path: &Path) -> Result<String> {
+    let climbs = path.components().any(|part| part == Component::ParentDir);
+    let text = path.to_str().filter(|text| !climbs && !text.contains(char::is_control));
     text.map(str::to_owned).ok_or_else(|| {
         Error::usage("schedule", format!("{} can't be written into a unit", path.display()))
-            .next_step("use a path of letters and digits")
+            .next_step("use a path of letters and digits, without `..`")
     })
 }
 

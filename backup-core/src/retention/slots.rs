@@ -59,7 +59,7 @@ impl Period {
             Period::Day => date,
             Period::Week => {
                 let back = date.weekday().to_monday_zero_offset();
-                return date.checked_sub(jiff::Span::new().days(back)).unwrap_or(date);
+                date.checked_sub(jiff::Span::new().days(back)).unwrap_or(date)
             }
             Period::Month => date.first_of_month(),
             Period::Year => date.first_of_year(),

@@ -7,9 +7,9 @@ use clap::Args;
 /// `adopt`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Takes over db_backup_YYYYMMDD_HHMMSS.dump, with .gz, .gpg or both, and the .meta beside it. Every file is
-read to its end before; without --apply that is all. The files are copied byte for byte, which takes
-as much space again as they have; the originals are never touched.
+Takes over db_backup_YYYYMMDD_HHMMSS.dump, with .gz, .gpg or both, and the .meta beside it. Every
+file is read to its end before; without --apply that is all. The files are copied byte for byte,
+which takes as much space again as they have; the originals are never touched.
 
 Exit codes: 0 all whole, 3 some could not be taken over, 4 some are damaged.
 

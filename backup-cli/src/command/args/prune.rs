@@ -8,8 +8,8 @@ use clap::Args;
 Needs no database and no key: whose the backups are say their manifests. Each storage of a job is
 pruned by itself. What is pinned, locked or just being read stays.
 
-Exit codes: 0 done, or nothing to do, 3 a storage could not be pruned, 6 refused by a safety check, 7
-another run of the job holds the lock, 8 no storage could be read.
+Exit codes: 0 done, or nothing to do, 3 a storage could not be pruned, 6 refused by a safety check,
+7 another run of the job holds the lock, 8 no storage could be read.
 
 Examples:
   marb-backup prune
@@ -53,6 +53,12 @@ pub struct PinArgs {
 
 /// `unpin`
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Takes it from every copy. Exit code 3 when some copies could not be unpinned: one pinned copy keeps
+the backup in every storage.
+
+Example:
+  marb-backup unpin 20261122T020000Z")]
 pub struct UnpinArgs {
     /// A backup's id, or `latest`
     #[arg(value_name = "ID")]

@@ -71,7 +71,7 @@ Exit codes: 0 done, 3 some roles need a password, 5 no backup, 6 forged or somet
 8 a key is missing or a storage can't be read.
 
 Examples:
-  marb-backup recover --from s3://marb2-backups/production --passphrase-file /root/key
+  marb-backup recover --from s3://marb2-backups/production --passphrase-file /root/key \\
         --to postgresql://postgres@localhost/postgres --dry-run
   marb-backup recover --config recovery-config.toml --to postgresql:///postgres --in-place --yes")]
 pub struct RecoverArgs {

@@ -20,7 +20,7 @@ const HISTORIES: u64 = 500;
 fn forget(rules: &RetentionRules, backups: &[BackupSummary]) -> BTreeSet<BackupId> {
     let mut newest_first: Vec<(BackupId, Zoned)> =
         backups.iter().map(|b| (b.id, b.id.started().to_zoned(rules.time_zone.clone()))).collect();
-    newest_first.sort_by(|a, b| b.0.cmp(&a.0));
+    newest_first.sort_by_key(|one| std::cmp::Reverse(one.0));
     let mut kept = BTreeSet::new();
     let last = |count: HowMany, name: &dyn Fn(usize, &Zoned) -> String, kept: &mut BTreeSet<_>| {
         let mut seen: Vec<String> = Vec::new();
