@@ -85,7 +85,11 @@ impl Folder<'_> {
     /// The tombstone goes after the claim: a claim alone would be found by a sweep only.
     async fn end(&self, hold: Hold, done: Result<Removal>) -> Result<Removal> {
         hold.release(self.context).await;
-        if matches!(done, Ok(Removal::Done { .. })) {
+        if !matches!(done, Ok(Removal::Done { .. })) {
+            return done;
+        }
+        // Where the claim stays, so does what the next run finds it by.
+        if self.asked(self.storage.stat(&self.key(layout::CLAIM))).await?.is_none() {
             self.delete(layout::PRUNED).await?;
         }
         done
