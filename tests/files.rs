@@ -2,7 +2,7 @@
 //! tools, to the byte, the mode and the owner.
 
 mod kills;
-mod places;
+pub mod places;
 mod tree;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,7 +14,7 @@ use backup_testkit::conformance;
 use tokio::process::Command;
 
 use crate::support::{CLAIMS, Finished, claims_server, finish, target_file};
-use places::{Files, NOBODY, is_root};
+use places::{Files, NOBODY, acl, is_root};
 use tree::snapshot;
 
 async fn bash(script: &str, folder: &Path, more: &[(&str, &str)]) -> Finished {
@@ -199,6 +199,30 @@ async fn an_unprivileged_user_is_told_what_it_cannot_do() {
     let failed = files.run_as_nobody(&["restore", "latest", "--in-place"]).await;
     assert!([1, 6].contains(&failed.code), "{failed:#?}");
     assert_eq!(snapshot(&files.root()), before);
+}
+
+#[tokio::test]
+async fn an_acl_gives_a_foreign_group_no_more_than_others() {
+    if !is_root() {
+        return;
+    }
+    const ACL: &str = "system.posix_acl_access";
+    let files = Files::small();
+    let was = acl(&[(1, 6), (4, 4), (16, 4), (32, 0)], 4);
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(files.file("app/.env"), ACL, &was, flags).unwrap();
+    files.run(&["backup"]).await.expect(0);
+    files.share();
+    let to = files.path("to");
+    std::fs::create_dir(&to).unwrap();
+    std::os::unix::fs::chown(&to, Some(NOBODY), Some(NOBODY)).unwrap();
+    let done = files.run_as_nobody(&["restore", "latest", "--into", &to]).await.expect(3);
+    assert!(done.stderr.contains("app/.env: the rights of its group"), "{done:#?}");
+    let env = below(to.as_ref(), files.file("app/.env").as_ref());
+    let mut now = vec![0; 100];
+    let length = rustix::fs::getxattr(env, ACL, &mut now).unwrap();
+    // The user who is named keeps what he had.
+    assert_eq!(now[..length], acl(&[(1, 6), (4, 0), (16, 4), (32, 0)], 4));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use backup_testkit::postgres::PostgresServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::files::places::{Files, NOBODY, is_root};
 use crate::support::stores::Service;
 use crate::support::{
     CLAIMS, Finished, PASSPHRASE, Scratch, claims_digest, claims_server, finish, target_file,
@@ -188,8 +189,8 @@ async fn rehearse(service: Option<Service>) {
     // Again: what is there is not touched, and the way on is named.
     let again = call(&["--yes"]).await.expect(6).explains("recover", "claims");
     assert!(again.stderr.contains("--job NAME"), "{again:?}");
-    let rest = call(&["--yes", "--job", "site"]).await.expect(0);
-    assert!(rest.stderr.contains("the migrations did not run"), "{rest:?}");
+    let rest = call(&["--yes", "--job", "site"]).await.expect(3);
+    assert!(rest.stderr.contains("incomplete: the migrations did not run"), "{rest:?}");
 }
 
 #[tokio::test]
@@ -274,4 +275,46 @@ async fn a_forged_manifest_a_wrong_key_and_an_empty_storage_change_nothing() {
     bare.fresh.sql("postgres", "DROP DATABASE claims").await.unwrap();
     std::fs::write(&signature, kept).unwrap();
     bare.recover(&[]).await.expect(0);
+}
+
+#[tokio::test]
+async fn a_job_without_a_backup_is_named_before_and_after() {
+    let files = Files::small();
+    files.run(&["backup"]).await.expect(0);
+    let invoices = "[job.invoices]\npostgres = { url = 'postgresql:///invoices' }\n\
+                    storages = ['local']\n[job.config]\n";
+    files.scratch.edit_config("[job.config]\n", invoices);
+    let to = |name: &str| format!("--config-out={}", files.path(name));
+    let planned = files.run(&["recover", &to("to"), "--dry-run"]).await.expect(3);
+    assert!(planned.stdout.contains("job invoices: there is no backup of it"), "{planned:?}");
+    let planned = files.run(&["recover", &to("to"), "--dry-run", "--json"]).await.expect(3);
+    assert_eq!(planned.json()["missing"], serde_json::json!(["invoices"]));
+
+    let done = files.run(&["recover", &to("to"), "--yes"]).await.expect(3);
+    assert!(done.stderr.contains("incomplete: job invoices: there is no backup"), "{done:?}");
+    assert!(done.stdout.contains("Recovered in part"), "{done:?}");
+    let done = files.run(&["recover", &to("quiet"), "--yes", "--quiet"]).await.expect(3);
+    assert!(done.stderr.contains("incomplete: job invoices: there is no backup"), "{done:?}");
+    let done = files.run(&["recover", &to("json"), "--yes", "--json"]).await.expect(3).json();
+    assert_eq!(done["missing"], serde_json::json!(["invoices"]));
+    // Who names a job wants no other.
+    let alone = files.run(&["recover", &to("alone"), "--yes", "--job", "config"]).await.expect(0);
+    assert!(!alone.stderr.contains("invoices"), "{alone:?}");
+}
+
+#[tokio::test]
+async fn attributes_that_could_not_be_set_are_named() {
+    if !is_root() {
+        return;
+    }
+    let files = Files::small();
+    files.run(&["backup"]).await.expect(0);
+    files.share();
+    let to = files.path("to");
+    std::fs::create_dir(&to).unwrap();
+    std::os::unix::fs::chown(&to, Some(NOBODY), Some(NOBODY)).unwrap();
+    let done = files.run_as_nobody(&["recover", "--config-out", &to, "--yes"]).await.expect(3);
+    let told = done.stderr.lines().find(|line| line.contains("app/.env")).unwrap();
+    assert!(told.starts_with("incomplete:") && told.contains("the owner root:root"), "{told}");
+    assert!(done.stdout.contains("Recovered in part"), "{done:?}");
 }

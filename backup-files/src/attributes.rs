@@ -14,6 +14,8 @@ use crate::users::Users;
 
 /// Set-user-id, set-group-id: meant for the owner they had, and for nobody else.
 const SET_ID_BITS: u32 = 0o6000;
+/// What is not set where the group is another one.
+const GROUP_RIGHTS: &str = "the rights of its group";
 
 /// The attributes of an open file or folder.
 pub(crate) fn of_open(file: &File, look: &Look, users: &mut Users) -> io::Result<Attributes> {
@@ -99,9 +101,12 @@ pub(crate) fn set_on_open(
     }
     // Another group must not get what was meant for that one.
     let for_strangers = mode & 0o007;
-    if owned == Owned::Neither && mode & 0o070 & !(for_strangers << 3) != 0 {
+    if attributes.acl.is_some() {
+        // These bits are the ACL's mask, not what the group may: only the ACL itself sets them.
+        mode &= !0o070;
+    } else if owned == Owned::Neither && mode & 0o070 & !(for_strangers << 3) != 0 {
         mode &= !0o070 | for_strangers << 3;
-        unset.push("the rights of its group".to_owned());
+        unset.push(GROUP_RIGHTS.to_owned());
     }
     for name in xattrs(file)?.keys() {
         let is_acl = name == acl::ACCESS || name == acl::DEFAULT;
@@ -123,7 +128,8 @@ pub(crate) fn set_on_open(
         (acl::DEFAULT, &attributes.default_acl, "default ACL"),
     ];
     for (name, text, what) in acls {
-        set_acl(file, name, text.as_deref(), what, users, &mut unset);
+        let foreign_group = owned == Owned::Neither && name == acl::ACCESS;
+        set_acl(file, name, text.as_deref(), what, foreign_group, users, &mut unset);
     }
     set_mtime_on_open(file, attributes.mtime)?;
     Ok(unset)
@@ -134,6 +140,7 @@ fn set_acl(
     name: &[u8],
     text: Option<&str>,
     what: &str,
+    foreign_group: bool,
     users: &mut Users,
     unset: &mut Vec<String>,
 ) {
@@ -143,7 +150,10 @@ fn set_acl(
         return;
     };
     match acl::from_text(text, users) {
-        Ok(raw) => {
+        Ok(mut raw) => {
+            if foreign_group && acl::close_to_group(&mut raw) {
+                unset.push(GROUP_RIGHTS.to_owned());
+            }
             if rustix::fs::fsetxattr(file, name, &raw, XattrFlags::empty()).is_err() {
                 unset.push(format!("the {what}"));
             }

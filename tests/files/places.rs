@@ -199,7 +199,7 @@ impl Files {
 }
 
 /// An ACL as the kernel keeps it: these entries, and one for the user `daemon`.
-fn acl(entries: &[(u16, u16)], for_daemon: u16) -> Vec<u8> {
+pub fn acl(entries: &[(u16, u16)], for_daemon: u16) -> Vec<u8> {
     let mut raw = 2u32.to_le_bytes().to_vec();
     let mut add = |tag: u16, permissions: u16, id: u32| {
         raw.extend(tag.to_le_bytes());

@@ -13,6 +13,9 @@ use super::args::RecoverArgs;
 use super::output::{self, Style};
 use super::{Session, exit_code, setup};
 
+/// Of a job that the configuration has.
+const NO_BACKUP: &str = "there is no backup of it";
+
 /// Shows what would come back, asks, and brings it back.
 ///
 /// # Errors
@@ -26,12 +29,16 @@ pub async fn run(args: RecoverArgs, session: &Session) -> Result<u8> {
         show(&plan, &args, session)?;
     }
     if args.dry_run {
-        return Ok(0);
+        return Ok(code(plan.missing.is_empty()));
     }
     if !args.yes {
         confirm()?;
     }
     recover(&deployment, &plan, &options, session).await
+}
+
+fn code(complete: bool) -> u8 {
+    if complete { 0 } else { exit_code(ErrorKind::Incomplete) }
 }
 
 fn options(args: &RecoverArgs, to: Option<Value>) -> RecoverOptions {
@@ -52,7 +59,8 @@ fn show(plan: &RecoveryPlan, args: &RecoverArgs, session: &Session) -> Result<()
                 "stored_bytes": job.entry.manifest.stored_bytes(),
             })
         });
-        return output::print_json(&json!({ "plan": jobs.collect::<Vec<_>>() }));
+        let jobs = jobs.collect::<Vec<_>>();
+        return output::print_json(&json!({ "plan": jobs, "missing": plan.missing }));
     }
     let mut text = String::from("What comes back:\n");
     for job in &plan.jobs {
@@ -78,6 +86,12 @@ fn show(plan: &RecoveryPlan, args: &RecoverArgs, session: &Session) -> Result<()
             output::size(job.entry.manifest.stored_bytes()),
             parts.join(", ")
         ));
+    }
+    if !plan.missing.is_empty() {
+        text.push_str("What does not come back:\n");
+    }
+    for job in &plan.missing {
+        text.push_str(&format!("  job {job}: {NO_BACKUP}\n"));
     }
     output::print(&text)
 }
@@ -114,7 +128,7 @@ async fn recover(
     };
     let done = deployment.recover(plan, options, &told, &session.context).await?;
     tell(&done, session)?;
-    Ok(if done.cannot_log_in.is_empty() { 0 } else { exit_code(ErrorKind::Incomplete) })
+    Ok(code(done.is_complete()))
 }
 
 fn tell(done: &Recovered, session: &Session) -> Result<()> {
@@ -122,10 +136,21 @@ fn tell(done: &Recovered, session: &Session) -> Result<()> {
     for note in &done.notes {
         output::say(&format!("{} {note}", style.yellow("note:")));
     }
+    let incomplete = style.yellow("incomplete:");
+    for job in &done.missing {
+        output::say(&format!("{incomplete} job {job}: {NO_BACKUP}"));
+    }
+    for line in &done.unset {
+        output::say(&format!("{incomplete} could not be set on {line}"));
+    }
+    if done.migrations_skipped {
+        output::say(&format!(
+            "{incomplete} the migrations did not run: they do when exactly one database comes back"
+        ));
+    }
     if !done.cannot_log_in.is_empty() {
         output::say(&format!(
-            "{} these roles cannot log in until they get a password, which the backup does not have: {}",
-            style.yellow("incomplete:"),
+            "{incomplete} these roles cannot log in until they get a password, which the backup does not have: {}",
             done.cannot_log_in.join(", ")
         ));
         output::say("  next:  ALTER ROLE name PASSWORD '...', for each of them");
@@ -136,6 +161,8 @@ fn tell(done: &Recovered, session: &Session) -> Result<()> {
         let steps = steps.map(|step| json!({ "what": step.what, "seconds": seconds(step.took) }));
         return output::print_json(&json!({
             "steps": steps.collect::<Vec<_>>(), "cannot_log_in": done.cannot_log_in,
+            "missing": done.missing, "unset": done.unset,
+            "migrations_skipped": done.migrations_skipped,
             "notes": done.notes, "healthy": done.healthy, "seconds": seconds(done.took),
         }));
     }
@@ -146,7 +173,8 @@ fn tell(done: &Recovered, session: &Session) -> Result<()> {
         Some(_) => "the application is healthy",
         None => "there was no health check to ask",
     };
-    output::print(&format!("Recovered in {}: {health}.\n", output::duration(done.took)))
+    let what = if done.is_complete() { "Recovered" } else { "Recovered in part," };
+    output::print(&format!("{what} in {}: {health}.\n", output::duration(done.took)))
 }
 
 /// Nothing to recover from: neither a URL nor a configuration.

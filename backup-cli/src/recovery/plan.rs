@@ -30,6 +30,9 @@ pub struct RecoverOptions {
 pub struct RecoveryPlan {
     /// The jobs: databases first.
     pub jobs: Vec<PlannedJob>,
+    /// Jobs of the configuration that no storage has a backup of: they do not come back. Empty
+    /// where one job was asked for.
+    pub missing: Vec<String>,
 }
 
 /// The newest backup of a job, and where its parts go.
@@ -70,6 +73,10 @@ impl Deployment {
         let mut entries = context.cancel.guard(self.newest(options.job.as_deref())).await?;
         // Databases first: the services that files describe need them.
         entries.sort_by_key(|entry| entry.manifest.part(PartRole::Database).is_none());
+        let missing = match options.job {
+            Some(_) => Vec::new(),
+            None => self.without_backup(&entries),
+        };
         let mut jobs = Vec::new();
         for entry in entries {
             context.step(&format!("checking {} of job {}", entry.id, entry.manifest.job));
@@ -86,7 +93,7 @@ impl Deployment {
                 }
             }
         }
-        Ok(RecoveryPlan { jobs })
+        Ok(RecoveryPlan { jobs, missing })
     }
 
     /// The newest backup of each job.
@@ -116,6 +123,12 @@ impl Deployment {
             newest.extend(catalog.backups.drain(..).find(|entry| entry.id == id));
         }
         Ok(newest)
+    }
+
+    /// The jobs of the configuration that none of these is of.
+    fn without_backup(&self, entries: &[CatalogEntry]) -> Vec<String> {
+        let is_there = |job: &&String| entries.iter().any(|entry| entry.manifest.job == **job);
+        self.config().job.keys().filter(|job| !is_there(job)).cloned().collect()
     }
 
     /// Opens what can be opened, and then asks whose it is: with a wrong key every signature

@@ -29,6 +29,13 @@ pub struct Recovered {
     pub steps: Vec<RecoveredStep>,
     /// Roles that cannot log in until they get a password: the backup has none.
     pub cannot_log_in: Vec<String>,
+    /// Jobs of the configuration that there was no backup of.
+    pub missing: Vec<String>,
+    /// Owners, ACLs and other attributes of files that could not be set, a line each.
+    pub unset: Vec<String>,
+    /// Whether there were migrations and they did not run: they do when exactly one database
+    /// comes back.
+    pub migrations_skipped: bool,
     /// What one must know, a line each.
     pub notes: Vec<String>,
     /// Whether the application said that it works; `None` when there was nobody to ask.
@@ -62,7 +69,7 @@ impl Deployment {
         context: &Context,
     ) -> Result<Recovered> {
         let started = Instant::now();
-        let mut done = Recovered::default();
+        let mut done = Recovered { missing: plan.missing.clone(), ..Recovered::default() };
         for job in &plan.jobs {
             self.recover_database(job, options, &mut done, told, context).await?;
         }
@@ -129,7 +136,7 @@ impl Deployment {
         );
         let aside = report.kept_aside.into_iter();
         done.notes.extend(aside.map(|path| format!("what was replaced is kept as {path}")));
-        done.notes.extend(report.unset);
+        done.unset.extend(report.unset);
         done.step(what, started, told);
         Ok(())
     }
@@ -175,10 +182,7 @@ impl Deployment {
             }
             _ if config.migrate.is_empty() => {}
             // Of several nobody can tell which is meant.
-            _ => done.notes.push(
-                "the migrations did not run: they do when exactly one database comes back"
-                    .to_owned(),
-            ),
+            _ => done.migrations_skipped = true,
         }
         run_all(&hooks, "start", &config.start, done, told, context).await?;
         if let Some(health) = &config.health {
@@ -203,6 +207,14 @@ impl Deployment {
 }
 
 impl Recovered {
+    /// Whether everything is back, and as it was.
+    pub fn is_complete(&self) -> bool {
+        self.cannot_log_in.is_empty()
+            && self.missing.is_empty()
+            && self.unset.is_empty()
+            && !self.migrations_skipped
+    }
+
     fn step(&mut self, what: String, started: Instant, told: &(dyn Fn(&RecoveredStep) + Sync)) {
         let step = RecoveredStep { what, took: started.elapsed() };
         told(&step);
@@ -259,7 +271,7 @@ mod tests {
             unknown_in: Vec::new(),
         };
         let job = PlannedJob { entry, database: None, has_globals: false, has_files: true };
-        RecoveryPlan { jobs: vec![job] }
+        RecoveryPlan { jobs: vec![job], missing: Vec::new() }
     }
 
     fn found(config: Config, files: FilesTarget) -> (Option<Vec<Argv>>, Vec<String>) {

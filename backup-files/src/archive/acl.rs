@@ -63,6 +63,21 @@ pub(crate) fn from_text(text: &str, users: &mut Users) -> Result<Vec<u8>, String
     Ok(raw)
 }
 
+/// Leaves the owning group no more than what everybody may. Answers whether that took something.
+pub(crate) fn close_to_group(raw: &mut [u8]) -> bool {
+    let Some((_, entries)) = raw.split_first_chunk_mut::<4>() else { return false };
+    let is = |entry: &[u8], tag: u16| entry.starts_with(&tag.to_le_bytes());
+    let others = entries.chunks_exact(ENTRY_BYTES).find(|entry| is(entry, OTHER));
+    // All permissions are in the first byte.
+    let others = others.map_or(0, |entry| entry[2]);
+    let mut took = false;
+    for entry in entries.chunks_exact_mut(ENTRY_BYTES).filter(|entry| is(entry, GROUP_OBJ)) {
+        took |= entry[2] & !others != 0;
+        entry[2] &= others;
+    }
+    took
+}
+
 fn parse(entry: &str, users: &mut Users) -> Option<(u16, u16, u32)> {
     let mut parts = entry.splitn(3, ':');
     let (kind, who, word) = (parts.next()?, parts.next()?, parts.next()?);
@@ -99,6 +114,23 @@ mod tests {
         let raw = from_text(text, &mut users).unwrap();
         assert_eq!(raw.len(), 4 + 7 * ENTRY_BYTES);
         assert_eq!(to_text(&raw, &mut users).unwrap(), text);
+    }
+
+    #[test]
+    fn a_foreign_group_gets_no_more_than_others() {
+        let mut users = Users::default();
+        let mut closed = |group: &str, other: &str| {
+            let text = |group: &str| {
+                format!("user::rwx,user:root:r--,group::{group},mask::rwx,other::{other}")
+            };
+            let mut raw = from_text(&text(group), &mut users).unwrap();
+            let took = close_to_group(&mut raw);
+            let now = to_text(&raw, &mut users).unwrap();
+            (took, now.split(',').nth(2).unwrap().to_owned())
+        };
+        assert_eq!(closed("rw-", "r--"), (true, "group::r--".to_owned()));
+        assert_eq!(closed("rwx", "---"), (true, "group::---".to_owned()));
+        assert_eq!(closed("r--", "rwx"), (false, "group::r--".to_owned()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The source and the sinks of this crate, run through the pipeline.
 
+mod acls;
 mod format;
 mod hostile;
 mod reading;

@@ -67,8 +67,9 @@ back: databases with their roles, then files, then the hooks `migrate` and `star
 check of the configuration. A database that is there and holds something is refused. When it fails,
 what came back stays; go on with --job NAME for the rest.
 
-Exit codes: 0 done, 3 some roles need a password, 5 no backup, 6 forged or something is in the way,
-8 a key is missing or a storage can't be read.
+Exit codes: 0 done, 3 something is left: a job of the configuration has no backup, an owner or ACL
+could not be set, the migrations did not run, a role needs a password (each is named), 5 no backup,
+6 forged or something is in the way, 8 a key is missing or a storage can't be read.
 
 Examples:
   marb-backup recover --from s3://marb2-backups/production --passphrase-file /root/key \\
