@@ -1,5 +1,7 @@
 //! Dumps of the old scripts become backups: listed, verified, restored, and never taken twice.
 
+mod held;
+
 use std::path::PathBuf;
 
 use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
@@ -68,8 +70,12 @@ impl Old {
     }
 
     async fn adopt(&self, more: &[&str]) -> Finished {
+        self.adopt_to("local", more).await
+    }
+
+    async fn adopt_to(&self, storage: &str, more: &[&str]) -> Finished {
         let folder = self.scratch.path("old").display().to_string();
-        let mut arguments = vec!["adopt", &folder, "--job", "database", "--to", "local"];
+        let mut arguments = vec!["adopt", &folder, "--job", "database", "--to", storage];
         arguments.extend(["--time-zone", "Europe/Berlin", "--json"]);
         arguments.extend(more);
         self.scratch.run(&arguments).await

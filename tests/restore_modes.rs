@@ -3,6 +3,7 @@
 //! bytes of the backup stay on the disk.
 
 mod refused;
+mod safety;
 mod struck;
 
 use std::path::{Path, PathBuf};

@@ -4,14 +4,15 @@
 //! is not is named and stays where it is. The originals are only ever read.
 
 mod files;
+mod held;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context, Limits, Policy};
 use backup_core::{
-    BackupId, BackupPlan, Catalog, Decoders, Digest, Discard, Error, ErrorKind, InMemory, LEGACY,
-    LegacyFile, PASSPHRASE_KEY, PartContents, PartPlan, PartRole, PostgresVersions, Query, Result,
+    BackupId, BackupPlan, Decoders, Digest, Discard, Error, ErrorKind, InMemory, LEGACY,
+    LegacyFile, PASSPHRASE_KEY, PartContents, PartPlan, PartRole, PostgresVersions, Result,
     SourceIdentity, Storage, take_over,
 };
 use backup_pg::{ArchiveCheck, ArchiveSummary};
@@ -23,6 +24,7 @@ use crate::lock::JobLock;
 use crate::{Content, Deployment, FileSource, ForeignFile, TOOL, wiring};
 
 pub use files::{OldFile, old_files};
+use held::HeldFiles;
 
 /// Compression of what lies beside the dump, where no job says.
 const COMPRESSION: &str = "zstd";
@@ -51,7 +53,7 @@ pub enum Fate {
     Whole,
     /// It was taken over as this backup.
     Adopted(BackupId),
-    /// It is a backup already.
+    /// It is a backup already, whole in that storage.
     There(BackupId),
     /// It is none of the dumps that can be.
     Other(&'static str),
@@ -79,20 +81,11 @@ impl Deployment {
         };
         let storage = self.storage(&options.storage, Some(&options.job)).await?;
         let keys = self.keys().await?;
-        let query = Query { job: Some(&options.job), ..Query::default() };
-        let look = async { Ok(Catalog::query(&[Arc::clone(&storage)], &query).await) };
-        let catalog = context.cancel.guard(look).await?;
-        if let Some(problem) = catalog.problems.into_iter().next() {
-            return Err(problem.error);
-        }
-        let parts = catalog.backups.iter().flat_map(|entry| {
-            entry.manifest.parts.iter().map(|part| (part.sha256.clone(), entry.id))
-        });
-        let mut there: Vec<(String, BackupId)> = parts.collect();
+        let mut held = HeldFiles::look(self, &storage, &options.job, context).await?;
         let mut adoption = Adoption { files: Vec::new() };
         for file in old_files(&options.folder, &options.time_zone)? {
             let looked = Looking { deployment: self, options, keys: &keys, storage: &storage };
-            let fate = match looked.fate(&file, &mut there, context).await {
+            let fate = match looked.fate(&file, &mut held, context).await {
                 Ok(fate) => fate,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => Fate::Failed(error),
@@ -111,12 +104,7 @@ struct Looking<'a> {
 }
 
 impl Looking<'_> {
-    async fn fate(
-        &self,
-        file: &OldFile,
-        there: &mut Vec<(String, BackupId)>,
-        context: &Context,
-    ) -> Result<Fate> {
+    async fn fate(&self, file: &OldFile, held: &mut HeldFiles, context: &Context) -> Result<Fate> {
         if file.is_config {
             return Ok(Fate::Other("holds configuration files, no database"));
         }
@@ -128,8 +116,8 @@ impl Looking<'_> {
             return Err(Error::damaged("file", "it is empty")
                 .next_step("whatever wrote it failed; use another backup"));
         }
-        if let Some((_, id)) = there.iter().find(|(sha256, _)| *sha256 == stored.sha256) {
-            return Ok(Fate::There(*id));
+        if let Some(id) = held.find(&stored.sha256)? {
+            return Ok(Fate::There(id));
         }
         let legacy = match self.read(file, stored, context).await? {
             Ok(legacy) => legacy,
@@ -140,9 +128,9 @@ impl Looking<'_> {
         }
         let plan = self.plan(file, &legacy.1)?;
         let sha256 = legacy.0.stored.sha256.clone();
-        let report = take_over(plan, &legacy.0, context).await?;
+        let report = take_over(plan, &legacy.0, held.used(), context).await?;
         let id = report.manifest.backup_id()?;
-        there.push((sha256, id));
+        held.add(sha256, id);
         Ok(Fate::Adopted(id))
     }
 

@@ -3,7 +3,8 @@
 //! 1. The backup is read and checked to its end, and nothing is touched.
 //! 2. The preflight and the plan say what is replaced, what goes with it and what stays; something
 //!    in the way ends it here.
-//! 3. A safety backup of the database, by the ordinary way. When it fails nothing is restored.
+//! 3. A safety backup of the database, by the ordinary way, and pinned. When that fails nothing is
+//!    restored.
 //! 4. The backup is read again, and checked again on its way into one transaction, which is
 //!    committed after the comparison.
 
@@ -117,7 +118,7 @@ impl Deployment {
         tell(&plan);
         plan.check()?;
         let safety_backup = match safety {
-            SafetyBackup::Of(job) => Some(self.safety_backup(job, options, context).await?),
+            SafetyBackup::Of(job) => Some(self.safety_backup(job, from, options, context).await?),
             SafetyBackup::None => None,
         };
         context.step(&format!("restoring over what {} holds", plan.plan.database));
@@ -126,11 +127,13 @@ impl Deployment {
             (Ok(mut restored), Some(id)) => {
                 let gap = "what was written to the database after it began is in neither";
                 restored.notes.push(format!("the safety backup is {id}; {gap}"));
+                let unpin = format!("marb-backup unpin {id}");
+                restored.notes.push(format!("it is pinned; when it is needed no more: {unpin}"));
                 restored
             }
             (Ok(restored), None) => restored,
             (Err(error), Some(id)) => {
-                context.warn(&format!("the safety backup {id} stays"));
+                context.warn(&format!("the safety backup {id} stays, pinned"));
                 return Err(error);
             }
             (Err(error), None) => return Err(error),
@@ -157,6 +160,7 @@ impl Deployment {
     async fn safety_backup(
         &self,
         job: &str,
+        from: RestoreFrom<'_>,
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<String> {
@@ -174,13 +178,8 @@ impl Deployment {
                 of_job.database, of_job.server, target.database, target.server
             )));
         }
-        match self.backup(job, false, context).await {
-            Ok(report) => {
-                for (storage, error) in &report.failed {
-                    context.warn(&format!("the safety backup is not in {storage}: {error}"));
-                }
-                Ok(report.manifest.id.to_string())
-            }
+        match self.back_up_before_restore(job, from, context).await {
+            Ok(id) => Ok(id),
             Err(error) if context.cancel.is_cancelled() => Err(error),
             Err(error) => {
                 Err(refused("it failed, so nothing was restored".to_owned()).caused_by(error))

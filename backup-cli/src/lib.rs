@@ -44,6 +44,7 @@ mod recovery;
 mod rekeying;
 mod restore_from;
 mod restoring;
+mod safety_backup;
 pub mod schedule;
 mod sql_check;
 mod swapping;

@@ -290,8 +290,10 @@ impl Wanted<'_> {
             return Ok(());
         }
         self.context.step("safety backup");
-        let report = self.deployment.backup(job, false, &self.session.context).await?;
-        self.context.step(&format!("safety backup is {}", report.manifest.id));
+        let context = &self.session.context;
+        let id = self.deployment.back_up_before_restore(job, self.from, context).await?;
+        self.context
+            .step(&format!("safety backup is {id}; it is pinned, until `marb-backup unpin {id}`"));
         Ok(())
     }
 }

@@ -34,23 +34,26 @@ pub(super) struct Claim<'a> {
     pub(super) failed: Vec<(String, Error)>,
 }
 
-/// Reserves the first free id of this second in every storage that answers, or, where one can't
-/// be asked whether an id is free (`blind`) or can't keep two callers apart, an id with random
-/// letters, which is free anyway.
+/// Reserves the first free id of this second in every storage that answers, but none of those
+/// that are `used` elsewhere; or, where one can't be asked whether an id is free (`used` is
+/// `None`) or can't keep two callers apart, an id with random letters, which is free anyway.
 ///
 /// A claim needs no renewal: the run ends within its timeout, and nobody sweeps a folder
 /// whose id is younger than that.
 pub(super) async fn claim<'a>(
     plan: &'a BackupPlan,
-    blind: bool,
+    used: Option<&BTreeSet<BackupId>>,
     context: &Context,
 ) -> Result<Claim<'a>> {
-    let mut random = blind || plan.storages.iter().any(|storage| !storage.excludes());
+    let mut random = used.is_none() || plan.storages.iter().any(|storage| !storage.excludes());
     for suffix in 1..=MAX_SAME_SECOND {
         let id = match random {
             true => BackupId::random(plan.started),
             false => BackupId::new(plan.started, suffix),
         };
+        if used.is_some_and(|used| used.contains(&id)) {
+            continue;
+        }
         let mut claim = Claim { plan, id, random, held: Mutex::default(), failed: Vec::new() };
         match claim.take_unless_stopped(context).await {
             Ok(Answer::Ours) => {

@@ -1,5 +1,6 @@
 //! Taking over a file that other scripts wrote: it becomes the part of a backup, byte for byte.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::claim::claim;
@@ -37,6 +38,9 @@ pub struct LegacyFile {
 /// Makes a backup of one old file, with the time of `plan` as its id. The file comes first, then
 /// the other parts of the plan, through its transforms.
 ///
+/// `used` are ids that the job's backups in other storages have: the new one gets none of them.
+/// `None`: they are not known, and the id gets random letters.
+///
 /// Nothing is swept, and whose the folder is is not asked. On `Err` nothing is listed.
 ///
 /// # Errors
@@ -45,6 +49,7 @@ pub struct LegacyFile {
 pub async fn take_over(
     plan: BackupPlan,
     file: &LegacyFile,
+    used: Option<&BTreeSet<BackupId>>,
     context: &Context,
 ) -> Result<BackupReport> {
     layout::check_job_name(&plan.job)?;
@@ -54,7 +59,7 @@ pub async fn take_over(
     if file.file.contains('/') || reserved.contains(&file.file.as_str()) {
         return Err(Error::usage("adopt", format!("{:?} can't name a part", file.file)));
     }
-    let claim = claim(&plan, false, context).await?;
+    let claim = claim(&plan, used, context).await?;
     let id = claim.id;
     let mut folder = Folder::new(&plan, claim);
     match write(&plan, file, id, &mut folder, context).await {

@@ -171,7 +171,8 @@ async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
     let newest = catalog.backups.last().map(|newest| newest.id);
     let sweep = sweep::sweep_leftovers(plan, newest, &catalog.unreachable, context);
     context.cancel.guard(sweep).await?;
-    let claim = claim::claim(plan, !catalog.unreachable.is_empty(), context).await?;
+    let used = catalog.unreachable.is_empty().then(BTreeSet::new);
+    let claim = claim::claim(plan, used.as_ref(), context).await?;
     let id = claim.id;
     let mut folder = Folder::new(plan, claim);
     match write_everything(plan, id, &mut folder, context).await {

@@ -105,7 +105,7 @@ pub fn in_place(done: &InPlaceSummary, took: Duration, session: &Session) -> Res
         return Ok(());
     }
     let safety = match &done.safety_backup {
-        Some(id) => format!("What was there before is backup {id}.\n"),
+        Some(id) => format!("What was there before is backup {id}, pinned.\n"),
         None => String::new(),
     };
     output::print(&format!(
