@@ -20,12 +20,12 @@ async fn the_next_backup_does_not_prune_the_safety_backup() {
     let done = live.run(&["restore", &first, "--in-place", "--json"]).await.expect(0).json();
     let safety = done["safety_backup"].as_str().unwrap().to_owned();
     assert!(done["notes"].to_string().contains(&format!("unpin {safety}")), "{done:#}");
-    let shown = live.run(&["show", &safety]).await.expect(0).stdout;
-    assert!(shown.contains(&format!("safety backup before restore of {first}")), "{shown}");
 
     live.run(&["backup"]).await.expect(0);
     let listed = live.scratch.listed().await;
     assert!(listed.contains(&safety), "it was pruned: {listed:?}");
+    let shown = live.run(&["show", &safety]).await.expect(0).stdout;
+    assert!(shown.contains(&format!("safety backup before restore of {first}")), "{shown}");
     let beside = target_file(&live.scratch, &live.server, "beside");
     live.run(&["restore", &safety, "--to", &beside]).await.expect(0);
     assert_eq!(claims_digest(&live.server, "beside").await, changed);
