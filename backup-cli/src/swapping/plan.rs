@@ -47,7 +47,7 @@ impl SwapPlan {
     /// The refusal for what the preflight found to be in the way.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] naming each of them.
+    /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) naming each of them.
     pub fn refuse_blocking(&self) -> Result<()> {
         backup_pg::refuse_blocking(&self.findings)
     }

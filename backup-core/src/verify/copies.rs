@@ -49,7 +49,7 @@ pub struct VerifiedCopy {
 }
 
 impl VerifiedCopy {
-    /// Stores the record of this verification beside the copy. See [`proof`].
+    /// Stores the record of this verification beside the copy. See [`Proof`](crate::Proof).
     ///
     /// # Errors
     /// When it can't be stored; the verification's result stands.

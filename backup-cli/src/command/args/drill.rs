@@ -28,7 +28,7 @@ pub struct DrillArgs {
     #[arg(long, value_name = "FILE.html")]
     pub report: Option<PathBuf>,
     /// Restore to this server: a URL without a password of any database on it, env:NAME or
-    /// file:PATH [default: `server` under [drill], else a throwaway one]
+    /// file:PATH [default: `[drill] server`, else a throwaway one]
     #[arg(long, value_name = "URL")]
     pub server: Option<String>,
     /// On another server: create the roles that it lacks (they stay), restore owners and grants
