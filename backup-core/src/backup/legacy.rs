@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::claim::claim;
 use super::folder::Folder;
-use super::{BackupPlan, BackupReport, blank_manifest, check_part_names, finish, write_part};
+use super::{BackupPlan, BackupReport, blank_manifest, check_part_names, finish, write_parts};
 use crate::pipeline::{self, Context, Flow};
 use crate::{
     BackupId, CONTENTS_FORMAT, Contents, Digest, Error, Manifest, Part, PartContents, PartRole,
@@ -111,15 +111,7 @@ async fn write(
         backup: id.to_string(),
         parts: vec![file.plain.clone()],
     };
-    for part in &plan.parts {
-        let outcome = write_part(plan, part, folder, &mut manifest, context).await?;
-        contents.parts.push(PartContents {
-            name: part.name.clone(),
-            bytes: outcome.read.bytes,
-            sha256: outcome.read.sha256,
-            inventory: outcome.findings.inventory,
-        });
-    }
+    write_parts(plan, folder, &mut manifest, &mut contents, context).await?;
     finish(plan, folder, &mut manifest, &contents, context).await?;
     Ok((manifest, contents))
 }

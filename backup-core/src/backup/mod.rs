@@ -245,8 +245,21 @@ async fn write_everything(
     let mut contents =
         Contents { format: CONTENTS_FORMAT, backup: id.to_string(), parts: Vec::new() };
     let mut manifest = blank_manifest(plan, id);
+    write_parts(plan, folder, &mut manifest, &mut contents, context).await?;
+    finish(plan, folder, &mut manifest, &contents, context).await?;
+    Ok((manifest, contents))
+}
+
+/// Every part of the plan, noted in manifest and contents.
+async fn write_parts(
+    plan: &BackupPlan,
+    folder: &mut Folder<'_>,
+    manifest: &mut Manifest,
+    contents: &mut Contents,
+    context: &Context,
+) -> Result<()> {
     for part in &plan.parts {
-        let outcome = write_part(plan, part, folder, &mut manifest, context).await?;
+        let outcome = write_part(plan, part, folder, manifest, context).await?;
         contents.parts.push(PartContents {
             name: part.name.clone(),
             bytes: outcome.read.bytes,
@@ -254,8 +267,7 @@ async fn write_everything(
             inventory: outcome.findings.inventory,
         });
     }
-    finish(plan, folder, &mut manifest, &contents, context).await?;
-    Ok((manifest, contents))
+    Ok(())
 }
 
 /// Contents and companions behind the parts, then the manifest.
