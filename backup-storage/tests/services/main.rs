@@ -23,3 +23,5 @@ mod s3_settings;
 mod s3_versions;
 #[cfg(feature = "sftp")]
 mod sftp;
+#[cfg(all(feature = "s3", feature = "gcs", feature = "azure", feature = "sftp"))]
+mod surroundings;
