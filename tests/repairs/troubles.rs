@@ -2,15 +2,10 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use backup_core::pipeline::{Cancel, Context};
-use backup_core::{
-    ByteRange, Catalog, Creation, Error, Level, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
-    Storage, Verification, layout, repair, verify_copies,
-};
-use backup_testkit::{CountedStorage, FailCalls, Memory};
+use backup_core::{Catalog, Error, Level, Storage, Verification, layout, repair, verify_copies};
+use backup_testkit::{Call, CountedStorage, FailCalls, Intercepted, Memory};
 use bytes::Bytes;
-use jiff::Timestamp;
 
 use super::{Keys, flipped, look, repaired, shared, twice, verified};
 use crate::copies::assert_same;
@@ -123,48 +118,15 @@ async fn two_repairs_at_once_don_t_hurt() {
 }
 
 /// Lets nobody replace an object, as a bucket does that keeps objects for a time.
-struct Unchanging(Arc<Memory>);
-
-#[async_trait]
-impl Sink for Unchanging {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        if self.0.object(key).is_some() {
+fn unchanging(memory: &Arc<Memory>) -> Intercepted {
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).before(move |call, key| {
+        if call == Call::Begin && inside.object(key).is_some() {
             return Err(Error::failed("storage first", format!("{key} is kept until 2030"))
                 .next_step("wait until 2030"));
         }
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Unchanging {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.0.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.0.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        self.0.create_new(key, body).await
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
+        Ok(())
+    })
 }
 
 #[tokio::test]
@@ -175,7 +137,7 @@ async fn what_may_not_be_replaced_is_told_and_a_missing_file_is_still_repaired()
     let dump = both[0].object(&key("app.dump")).unwrap();
     both[0].plant(&key("app.dump"), flipped(&dump, 5));
     both[0].delete(&key("globals")).await.unwrap();
-    let storages: [Arc<dyn Storage>; 2] = [Arc::new(Unchanging(both[0].clone())), both[1].clone()];
+    let storages: [Arc<dyn Storage>; 2] = [Arc::new(unchanging(&both[0])), both[1].clone()];
     let copies = look(&storages, Level::Content, Keys::All, &Context::default()).await;
     let report = repaired(&copies).await;
     assert_eq!(report.repaired.len(), 1, "{report:?}");
