@@ -5,21 +5,17 @@ use std::time::{Duration, Instant};
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_files::FilesTarget;
-use secrecy::SecretString;
 
 use super::plan::{PlannedJob, RecoverOptions, RecoveryPlan};
 use crate::config::{
     Argv, Config, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, RestoreConfig, Value,
 };
 use crate::health::Health;
-use crate::hooks::Hooks;
-use crate::swapping::url;
+use crate::hooks::{DATABASE_URL, Hooks};
 use crate::{Deployment, FilesRestoreOptions, RestoreOptions};
 
 /// Where the configuration is among the files of a host, below its root.
 const CONFIG_PATH: &str = "etc/marb-backup/config.toml";
-/// The variable that a migration finds its database in.
-const DATABASE_URL: &str = "DATABASE_URL";
 
 /// What was brought back.
 #[derive(Debug, Default)]
@@ -173,7 +169,8 @@ impl Recovery<'_> {
         let mut databases = self.plan.jobs.iter().filter_map(|job| job.database.as_ref());
         match (databases.next(), databases.next()) {
             (Some((_, target)), None) => {
-                let migrating = self.with_database(hooks.clone(), target).await?;
+                let url = target.fetch("target", self.deployment.environment()).await?;
+                let migrating = hooks.clone().for_database(&[DATABASE_URL], &url);
                 self.run_hooks(&migrating, "migrate", &config.migrate).await?;
             }
             _ if config.migrate.is_empty() => {}
@@ -190,15 +187,6 @@ impl Recovery<'_> {
             self.ended("the application is healthy".to_owned(), started);
         }
         Ok(())
-    }
-
-    async fn with_database(&self, hooks: Hooks, target: &Value) -> Result<Hooks> {
-        let text: SecretString = target.fetch("target", self.deployment.environment()).await?;
-        let hooks = match url::password(&text) {
-            Some(password) => hooks.hiding(password),
-            None => hooks,
-        };
-        Ok(hooks.with_variable(DATABASE_URL, text))
     }
 
     async fn run_hooks(&mut self, hooks: &Hooks, key: &str, all: &[Argv]) -> Result<()> {
