@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupReader, Catalog, Decoders, PIN_FORMAT, Pin, ReaderMarks, Storage, apply_prune,
-    layout, pin,
+    BackupId, BackupReader, Catalog, Decoders, ReaderMarks, Storage, apply_prune, layout, pin,
 };
 use backup_testkit::{Call, Intercepted, Memory};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{KeepLast, history, keep_last, listed, planned, pruned, verdicts};
+use super::{KeepLast, history, keep_last, listed, planned, pruned, verdicts, wanted_pin};
 use crate::copies::at;
 use crate::rig::{JOB, memory, storages};
 
@@ -139,15 +138,7 @@ async fn a_pin_that_meets_a_prune_says_so() {
     super::half_prune(&there, BackupId::new(at(0), 1), false);
     let all = storages(&[&here, &there]);
     let entry = Catalog::load(&all, None).await.backups.remove(0);
-    let wanted = Pin {
-        format: PIN_FORMAT,
-        backup: entry.id.to_string(),
-        reason: "audit".to_owned(),
-        by: "somebody".to_owned(),
-        host: "here".to_owned(),
-        pinned: at(0),
-        tool: "test".to_owned(),
-    };
+    let wanted = wanted_pin(&entry);
     let done = pin(&entry, &all, &wanted).await;
     assert!(done[0].1.is_ok());
     let error = done[1].1.as_ref().unwrap_err();

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use backup_core::pipeline::{Cancel, Context};
-use backup_core::{Catalog, Error, Level, Storage, Verification, layout, repair, verify_copies};
+use backup_core::{Catalog, Error, Level, Storage, layout, repair};
 use backup_testkit::{Call, CountedStorage, FailCalls, Intercepted, Memory};
 use bytes::Bytes;
 
-use super::{Keys, flipped, look, repaired, shared, twice, verified};
+use super::{Keys, flipped, look, look_at, repaired, shared, twice, verified};
 use crate::copies::assert_same;
-use crate::rig::{IMPATIENT, SEAL, decoders};
 use crate::troubled::{Trouble, Troubled};
 
 /// Everything of the first copy is as it was, or as it should be.
@@ -44,15 +43,9 @@ async fn a_storage_that_fails_at_any_call_is_left_no_worse() {
             let failing = CountedStorage::new(both[0].clone(), fail(k));
             let storages: [Arc<dyn Storage>; 2] = [Arc::new(failing.clone()), both[1].clone()];
             let catalog = Catalog::load(&shared(&both), None).await;
-            let how = Verification {
-                level: Level::Content,
-                decoders: &decoders(),
-                authenticate: Some(&SEAL),
-                inspectors: &|_, _| None,
-                patience: IMPATIENT,
-            };
             let context = Context::default();
-            let copies = verify_copies(&catalog.backups[0], &storages, &how, &context).await;
+            let entry = &catalog.backups[0];
+            let copies = look_at(entry, &storages, Level::Content, Keys::All, &context).await;
             let _ = repair(&copies, &context).await;
             let what = format!("{:?}", fail(k));
             assert_not_worse(&both[0], &before, &both[1], &what);
@@ -83,14 +76,8 @@ async fn an_interrupt_or_a_lost_answer_at_any_call_leaves_it_no_worse() {
             let troubled = Troubled::new(both[0].clone(), k, trouble);
             let storages: [Arc<dyn Storage>; 2] = [Arc::new(troubled.clone()), both[1].clone()];
             let catalog = Catalog::load(&shared(&both), None).await;
-            let how = Verification {
-                level: Level::Checksums,
-                decoders: &decoders(),
-                authenticate: Some(&SEAL),
-                inspectors: &|_, _| None,
-                patience: IMPATIENT,
-            };
-            let copies = verify_copies(&catalog.backups[0], &storages, &how, &context).await;
+            let entry = &catalog.backups[0];
+            let copies = look_at(entry, &storages, Level::Checksums, Keys::All, &context).await;
             let done = repair(&copies, &context).await;
             let what = format!("interrupts: {interrupts}, call {k}: {done:?}");
             assert_not_worse(&both[0], &before, &both[1], &what);
