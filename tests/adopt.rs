@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, target_file,
+    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, run_old_script, target_file,
 };
 
 /// The old scripts' files: name, and the pipe behind pg_dump that made them.
@@ -29,11 +29,7 @@ impl Old {
     async fn new() -> Self {
         let server = claims_server(15, 300).await;
         let scratch = Scratch::of(&server, CLAIMS);
-        for folder in ["old", "gnupg"] {
-            std::fs::create_dir(scratch.path(folder)).unwrap();
-        }
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        std::fs::set_permissions(scratch.path("gnupg"), mode).unwrap();
+        std::fs::create_dir(scratch.path("old")).unwrap();
         let old = Self { server, scratch };
         for (name, pipe) in OLD {
             old.write(name, pipe).await;
@@ -43,26 +39,10 @@ impl Old {
         old
     }
 
-    /// Runs what the old scripts ran.
+    /// Writes a file as the old scripts did.
     async fn write(&self, name: &str, pipe: &str) {
-        let script = format!(
-            "set -euo pipefail; GPG='gpg --batch --quiet --pinentry-mode loopback --passphrase-file {} --symmetric'; \
-             pg_dump -Fc | {pipe} > old/{name}; gpgconf --kill all",
-            self.scratch.path("key").display()
-        );
-        let mut command = Command::new("bash");
-        let tools = client_tools(15).unwrap();
-        command
-            .args(["-c", &script])
-            .current_dir(self.scratch.path(""))
-            .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
-            .env("PGHOST", self.server.host())
-            .env("PGPORT", self.server.port().to_string())
-            .env("PGUSER", SUPERUSER)
-            .env("PGPASSWORD", PASSWORD)
-            .env("PGDATABASE", CLAIMS)
-            .env("GNUPGHOME", self.scratch.path("gnupg"));
-        finish(command).await.expect(0);
+        let pipe = format!("pg_dump -Fc | {pipe} > old/{name}");
+        run_old_script(&self.server, &self.scratch, &pipe).await;
     }
 
     fn file(&self, name: &str) -> PathBuf {

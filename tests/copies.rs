@@ -2,16 +2,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use backup_core::pipeline::{Cancel, Context};
-use backup_core::{
-    ByteRange, Catalog, CatalogEntry, CopyReport, Creation, ErrorKind, ObjectInfo, Result, Sink,
-    SinkWriter, SourceStream, Storage, copy, layout,
-};
-use backup_testkit::{CountedStorage, FailCalls, Memory};
-use bytes::Bytes;
+use backup_core::{Catalog, CatalogEntry, CopyReport, ErrorKind, Result, Storage, copy, layout};
+use backup_testkit::{Call, CountedStorage, FailCalls, Intercepted, Memory};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::intruders::{FOREIGN, intruded};
 use crate::rig::{
     assert_all_whole, assert_empty, memory, open_plan, plan_at, run_quietly, storages,
 };
@@ -190,61 +186,26 @@ async fn a_storage_that_was_given_up_in_the_middle_is_repaired_at_once() {
     assert_same(&from, &to);
 }
 
-/// Looks whether its folder is claimed whenever something is begun in it. Perhaps somebody else
-/// writes another manifest there in the last moment.
-struct Watched(Arc<Memory>, Option<&'static str>);
-
-#[async_trait]
-impl Sink for Watched {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        let folder = key.rsplit_once('/').unwrap().0;
-        let claim = self.0.object(&format!("{folder}/{}", layout::CLAIM)).expect("no claim");
-        let claim: serde_json::Value = serde_json::from_slice(&claim).unwrap();
-        assert_eq!(claim["timeout_seconds"], backup_core::COPY_TIMEOUT.as_secs());
-        assert!(self.0.object(&format!("{folder}/{}", layout::MANIFEST)).is_none());
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Watched {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.0.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.0.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        if let Some(other) = self.1.filter(|_| key.ends_with(layout::MANIFEST)) {
-            self.0.plant(key, other);
+/// Looks whether its folder is claimed whenever something is begun in it.
+fn watched(memory: &Arc<Memory>) -> Intercepted {
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).before(move |call, key| {
+        if call == Call::Begin {
+            let folder = key.rsplit_once('/').unwrap().0;
+            let claim = inside.object(&format!("{folder}/{}", layout::CLAIM)).expect("no claim");
+            let claim: serde_json::Value = serde_json::from_slice(&claim).unwrap();
+            assert_eq!(claim["timeout_seconds"], backup_core::COPY_TIMEOUT.as_secs());
+            assert!(inside.object(&format!("{folder}/{}", layout::MANIFEST)).is_none());
         }
-        self.0.create_new(key, body).await
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
+        Ok(())
+    })
 }
 
 #[tokio::test]
 async fn the_folder_is_claimed_before_anything_is_written_and_the_manifest_comes_last() {
     let (from, entry) = backed_up().await;
     let to = memory("to");
-    copy_to(&entry, &from, Arc::new(Watched(to.clone(), None))).await.unwrap();
+    copy_to(&entry, &from, Arc::new(watched(&to))).await.unwrap();
     assert_same(&from, &to);
 }
 
@@ -252,11 +213,10 @@ async fn the_folder_is_claimed_before_anything_is_written_and_the_manifest_comes
 async fn what_somebody_else_lists_is_not_removed() {
     let (from, entry) = backed_up().await;
     let to = memory("to");
-    let intruded = Arc::new(Watched(to.clone(), Some("another backup's")));
-    let error = copy_to(&entry, &from, intruded).await.unwrap_err();
+    let error = copy_to(&entry, &from, Arc::new(intruded(&to, false))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert_eq!(to.keys(), from.keys());
-    assert_eq!(to.object(&entry.key(layout::MANIFEST)).unwrap(), "another backup's");
+    assert_eq!(to.object(&entry.key(layout::MANIFEST)).unwrap(), FOREIGN);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Policy;
 use backup_core::{BackupPlan, BackupReport, ErrorKind, Result, Storage, layout};
-use backup_testkit::{FaultySource, Memory, SourceFault, WriteOnly};
+use backup_testkit::{Call, FaultySource, Intercepted, Memory, SourceFault};
 use jiff::Timestamp;
 
 use crate::rig::{
@@ -17,7 +17,7 @@ async fn run_heard(plan: BackupPlan) -> (Result<BackupReport>, Vec<String>) {
 }
 
 fn write_only(memory: &Arc<Memory>) -> Arc<dyn Storage> {
-    Arc::new(WriteOnly::new(memory.clone()))
+    Arc::new(Intercepted::permitting(memory.clone(), Call::WRITING))
 }
 
 fn has_letters(id: &str) -> bool {
@@ -53,7 +53,8 @@ async fn a_key_that_may_only_write_is_enough() {
 async fn a_key_that_may_list_but_not_look_is_enough_too() {
     let memory = memory("offsite");
     for runs in 1..=2 {
-        let storage = Arc::new(WriteOnly::new(memory.clone()).with_listing());
+        let permitted = &[Call::Begin, Call::CreateNew, Call::List];
+        let storage = Arc::new(Intercepted::permitting(memory.clone(), permitted));
         let (report, warnings) = run_heard(plan(vec![storage])).await;
         let report = report.unwrap();
         assert!(has_letters(&report.manifest.id), "{}", report.manifest.id);

@@ -2,82 +2,45 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use backup_core::{
-    ByteRange, Creation, Error, ErrorKind, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
-    Storage, layout,
-};
-use backup_testkit::Memory;
-use bytes::Bytes;
-use jiff::Timestamp;
+use backup_core::{Error, ErrorKind, Storage, layout};
+use backup_testkit::{Call, Intercepted, Memory};
 
 use crate::copies::{backed_up, copy_to};
 use crate::rig::{memory, plan_at, run_quietly};
 
-const FOREIGN: &str = "another backup's";
+pub const FOREIGN: &str = "another backup's";
 
 /// A storage in which another writes the manifest just before us; `blind`, it can't be read then.
-/// `prunes`: another removes the manifest as soon as a part is begun.
-struct Intruded {
-    inner: Arc<Memory>,
-    blind: bool,
-    prunes: bool,
-}
-
-#[async_trait]
-impl Sink for Intruded {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        if self.prunes {
-            let folder = key.rsplit_once('/').unwrap().0;
-            self.inner.delete(&format!("{folder}/{}", layout::MANIFEST)).await?;
+pub fn intruded(memory: &Arc<Memory>, blind: bool) -> Intercepted {
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).before(move |call, key| {
+        if call == Call::CreateNew && key.ends_with(layout::MANIFEST) {
+            inside.plant(key, FOREIGN);
         }
-        self.inner.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Intruded {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        if self.blind && key.ends_with(layout::MANIFEST) {
+        if blind && call == Call::Open && key.ends_with(layout::MANIFEST) {
             return Err(Error::failed("storage", "can't be read"));
         }
-        self.inner.open(key, range).await
-    }
+        Ok(())
+    })
+}
 
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.inner.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.inner.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.inner.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        if key.ends_with(layout::MANIFEST) {
-            self.inner.plant(key, FOREIGN);
+/// A storage in which another removes the manifest as soon as a part is begun.
+fn pruned(memory: &Arc<Memory>) -> Intercepted {
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).before(move |call, key| {
+        if call == Call::Begin {
+            let folder = key.rsplit_once('/').unwrap().0;
+            inside.remove(&format!("{folder}/{}", layout::MANIFEST));
         }
-        self.inner.create_new(key, body).await
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.inner.sweep(prefix, older_than).await
-    }
+        Ok(())
+    })
 }
 
 #[tokio::test]
 async fn a_backup_leaves_what_may_be_somebody_elses() {
     for blind in [false, true] {
         let memory = memory("memory");
-        let intruded: Arc<dyn Storage> =
-            Arc::new(Intruded { inner: memory.clone(), blind, prunes: false });
+        let intruded: Arc<dyn Storage> = Arc::new(intruded(&memory, blind));
         // Reading is tried again, with pauses.
         tokio::time::pause();
         let started = "2026-11-20T02:00:00Z".parse().unwrap();
@@ -97,7 +60,6 @@ async fn a_listed_copy_that_is_removed_meanwhile_is_no_success() {
     let to = memory("to");
     copy_to(&entry, &from, to.clone()).await.unwrap();
     to.delete(&entry.key(&entry.manifest.parts[0].file)).await.unwrap();
-    let pruned = Arc::new(Intruded { inner: to.clone(), blind: false, prunes: true });
-    let error = copy_to(&entry, &from, pruned).await.unwrap_err();
+    let error = copy_to(&entry, &from, Arc::new(pruned(&to))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
 }

@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupSummary, Catalog, Decision, Foreign, PrunePlan, PruneReport, PruneRules,
-    Result, RetentionPolicy, Storage, Verdict, apply_prune, layout, plan_prune,
+    BackupId, BackupSummary, Catalog, CatalogEntry, Decision, Foreign, PIN_FORMAT, Pin, PrunePlan,
+    PruneReport, PruneRules, Result, RetentionPolicy, Storage, Verdict, apply_prune, layout,
+    plan_prune,
 };
 use backup_testkit::Memory;
 use jiff::{SignedDuration, Timestamp};
@@ -37,6 +38,19 @@ impl RetentionPolicy for KeepLast {
             None => Decision::Expire(format!("older than the last {}", self.0)),
         };
         backups.iter().map(decide).collect()
+    }
+}
+
+/// The pin of somebody who wants a backup kept.
+fn wanted_pin(entry: &CatalogEntry) -> Pin {
+    Pin {
+        format: PIN_FORMAT,
+        backup: entry.id.to_string(),
+        reason: "audit".to_owned(),
+        by: "somebody".to_owned(),
+        host: "here".to_owned(),
+        pinned: at(0),
+        tool: "test".to_owned(),
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    Authenticate, Catalog, Decoders, ErrorKind, Level, Place, RepairReport, Sink, Storage,
-    Verification, VerifiedCopy, layout, repair, verify_copies,
+    Authenticate, Catalog, CatalogEntry, Decoders, ErrorKind, Level, Place, RepairReport, Sink,
+    Storage, Verification, VerifiedCopy, layout, repair, verify_copies,
 };
 use backup_testkit::Memory;
 use bytes::Bytes;
@@ -44,6 +44,16 @@ async fn look(
 ) -> Vec<VerifiedCopy> {
     let catalog = Catalog::load(storages, None).await;
     let [entry] = &catalog.backups[..] else { panic!("{catalog:?}") };
+    look_at(entry, storages, level, keys, context).await
+}
+
+async fn look_at(
+    entry: &CatalogEntry,
+    storages: &[Arc<dyn Storage>; 2],
+    level: Level,
+    keys: Keys,
+    context: &Context,
+) -> Vec<VerifiedCopy> {
     let signed = entry.manifest.parts.iter().any(|part| !part.keys.is_empty());
     let how = Verification {
         level,

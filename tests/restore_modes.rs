@@ -13,11 +13,11 @@ use backup_cli::config::{Config, Environment, Value};
 use backup_cli::{Deployment, RestoreFrom, RestoreOptions, SafetyBackup};
 use backup_core::ErrorKind;
 use backup_core::pipeline::{Context, Event, Progress};
-use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
+use backup_testkit::postgres::PostgresServer;
 use tokio::process::Command;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, target_file,
+    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, run_old_script, target_file,
 };
 
 /// OpenPGP's modification detection code: the last bytes of a message.
@@ -79,37 +79,14 @@ impl Live {
 
     /// What `pg_dump -Fc` writes, sealed and pressed as the old scripts did.
     async fn old_file(&self, layers: &str) -> PathBuf {
-        let home = self.scratch.path("gnupg");
-        let _ = std::fs::create_dir(&home);
-        std::fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700))
-            .unwrap();
-        let gpg = format!(
-            "gpg --batch --quiet --pinentry-mode loopback --passphrase-file {} --symmetric -z 0",
-            self.scratch.path("key").display()
-        );
         let name = format!("old.dump.{layers}");
-        let pipe: String = layers
-            .split('.')
-            .map(|layer| match layer {
-                "gpg" => format!(" | {gpg}"),
-                other => format!(" | {other}"),
-            })
-            .collect();
-        let script =
-            format!("set -euo pipefail; pg_dump -Fc -Z0 {pipe} > {name}; gpgconf --kill all");
-        let mut command = Command::new("bash");
-        let tools = client_tools(15).unwrap();
-        command
-            .args(["-c", &script])
-            .current_dir(self.scratch.path(""))
-            .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
-            .env("PGHOST", self.server.host())
-            .env("PGPORT", self.server.port().to_string())
-            .env("PGUSER", SUPERUSER)
-            .env("PGPASSWORD", PASSWORD)
-            .env("PGDATABASE", CLAIMS)
-            .env("GNUPGHOME", &home);
-        finish(command).await.expect(0);
+        let layers = layers.split('.').map(|layer| match layer {
+            "gpg" => "$GPG -z 0",
+            other => other,
+        });
+        let pipe = layers.collect::<Vec<_>>().join(" | ");
+        let pipe = format!("pg_dump -Fc -Z0 | {pipe} > {name}");
+        run_old_script(&self.server, &self.scratch, &pipe).await;
         self.scratch.path(&name)
     }
 

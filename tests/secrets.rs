@@ -1,15 +1,10 @@
 //! Secrets: planted in everything the program is given, and then looked for everywhere others
 //! can see: arguments of processes, output, logs, manifests, stored files, errors.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use backup_testkit::postgres::PostgresServer;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, arguments_of, claims_server, process_ids, target_file,
+    CLAIMS, Finished, Scratch, Watch, assert_absent_below, claims_server, target_file,
 };
 
 const OPERATOR: &str = "operator";
@@ -58,55 +53,19 @@ async fn run(scratch: &Scratch, arguments: &[&str]) -> Finished {
     run
 }
 
-/// Looks at the arguments of every process of this machine, over and over.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<BTreeSet<String>>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut seen = BTreeSet::new();
-            while !stopped.load(Ordering::Relaxed) {
-                seen.extend(process_ids().map(|id| arguments_of(id).join(" ")));
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            seen
-        });
-        Self { stop, thread }
+/// Asserts that no process had a secret in its arguments, and that it was looked when the clients
+/// ran.
+fn assert_silent(watch: Watch, clients: &[(&str, &str)]) {
+    let seen: Vec<String> = watch.finish().iter().map(|line| line.join(" ")).collect();
+    for (program, argument) in clients {
+        let runs = |line: &&String| {
+            let name = line.split(' ').next().and_then(|path| path.rsplit('/').next());
+            name == Some(*program) && line.contains(argument)
+        };
+        assert!(seen.iter().any(|line| runs(&line)), "did not see {program} {argument}");
     }
-
-    /// Asserts that no process had a secret in its arguments, and that it was looked when the
-    /// clients ran.
-    fn finish(self, clients: &[(&str, &str)]) {
-        self.stop.store(true, Ordering::Relaxed);
-        let seen = self.thread.join().unwrap();
-        for (program, argument) in clients {
-            let runs = |line: &&String| {
-                let name = line.split(' ').next().and_then(|path| path.rsplit('/').next());
-                name == Some(*program) && line.contains(argument)
-            };
-            assert!(seen.iter().any(|line| runs(&line)), "did not see {program} {argument}");
-        }
-        let leaked: Vec<&String> = seen.iter().filter(|line| line.contains(PLANTED)).collect();
-        assert_eq!(leaked, Vec::<&String>::new());
-    }
-}
-
-fn assert_absent_below(folder: &Path) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            assert_absent_below(&path);
-            continue;
-        }
-        let bytes = std::fs::read(&path).unwrap();
-        let leaked = bytes.windows(PLANTED.len()).any(|window| window == PLANTED.as_bytes());
-        assert!(!leaked, "in {}", path.display());
-    }
+    let leaked: Vec<&String> = seen.iter().filter(|line| line.contains(PLANTED)).collect();
+    assert_eq!(leaked, Vec::<&String>::new());
 }
 
 /// Everything that works, watched. Server 16 has no client of its own here: psql restores.
@@ -120,7 +79,8 @@ async fn nothing_leaks_on(major: u32, restores: (&str, &str)) {
     run(&scratch, &["backup", "--json"]).await.expect(0);
     run(&scratch, &["verify", "--all"]).await.expect(0);
     run(&scratch, &["restore", "latest", "--to", &to]).await.expect(0);
-    watch.finish(&[("pg_dump", "--format=custom"), ("pg_dumpall", "--globals-only"), restores]);
+    let clients = [("pg_dump", "--format=custom"), ("pg_dumpall", "--globals-only"), restores];
+    assert_silent(watch, &clients);
 
     for arguments in [
         &["list", "--json"][..],
@@ -140,8 +100,9 @@ async fn nothing_leaks_on(major: u32, restores: (&str, &str)) {
     for name in ["manifest.json", "RESTORE.md", "claims.dump.zst.gpg"] {
         assert!(names.iter().any(|stored| stored == name), "{names:?}");
     }
-    assert_absent_below(&scratch.path("backups"));
-    assert_absent_below(&scratch.path("state"));
+    for folder in ["backups", "state"] {
+        assert_absent_below(&scratch.path(folder), &[PLANTED]);
+    }
     let temporary: Vec<_> = std::fs::read_dir(scratch.path("tmp")).unwrap().collect();
     assert!(temporary.is_empty(), "left behind: {temporary:?}");
 }

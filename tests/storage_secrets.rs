@@ -1,12 +1,8 @@
 //! Secrets of storages, right ones and wrong ones: nowhere in what the program prints, logs,
 //! stores or starts, whether it works or fails.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use backup_testkit::postgres::PostgresServer;
 use backup_testkit::proxy::{Direction, Fault, FaultProxy, Plan};
@@ -14,7 +10,9 @@ use backup_testkit::servers::{
     AzureServer, BUCKET, GcsServer, S3Access, S3Server, SftpOptions, SftpServer,
 };
 
-use crate::support::{CLAIMS, Finished, Scratch, arguments_of, claims_server, finish, process_ids};
+use crate::support::{
+    CLAIMS, Finished, Scratch, Watch, assert_absent_below, claims_server, finish,
+};
 
 /// What all secrets of this file's own have in common. Other tests watch for other words.
 const BURIED: &str = "buried-";
@@ -231,59 +229,20 @@ impl Buried {
     }
 }
 
-/// Looks at the arguments of every process of this machine, over and over.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<BTreeSet<Vec<String>>>,
-}
-
-impl Watch {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut seen = BTreeSet::new();
-            while !stopped.load(Ordering::Relaxed) {
-                seen.extend(process_ids().map(arguments_of));
-                std::thread::sleep(std::time::Duration::from_millis(2));
-            }
-            seen
-        });
-        Self { stop, thread }
+/// Asserts that no process had a secret in its arguments, and that ssh was seen.
+fn assert_silent(watch: Watch, hidden: &[String]) {
+    let seen = watch.finish();
+    let program = |line: &[String]| {
+        let path = line.first().cloned().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default().to_owned()
+    };
+    for wanted in ["marb-backup", "ssh"] {
+        assert!(seen.iter().any(|line| program(line) == wanted), "did not see {wanted}");
     }
-
-    /// Asserts that no process had a secret in its arguments, and that ssh was seen.
-    fn finish(self, hidden: &[String]) {
-        self.stop.store(true, Ordering::Relaxed);
-        let seen = self.thread.join().unwrap();
-        let program = |line: &[String]| {
-            let path = line.first().cloned().unwrap_or_default();
-            path.rsplit('/').next().unwrap_or_default().to_owned()
-        };
-        for wanted in ["marb-backup", "ssh"] {
-            assert!(seen.iter().any(|line| program(line) == wanted), "did not see {wanted}");
-        }
-        let ours = seen.iter().filter(|line| !OF_TESTS.contains(&program(line).as_str()));
-        let lines: Vec<String> = ours.map(|line| line.join(" ")).collect();
-        let told = |line: &&String| hidden.iter().any(|secret| line.contains(secret.as_str()));
-        assert_eq!(lines.iter().filter(told).collect::<Vec<_>>(), [""; 0]);
-    }
-}
-
-fn assert_absent_below(folder: &Path, hidden: &[String]) -> usize {
-    let mut files = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files += assert_absent_below(&path, hidden);
-            continue;
-        }
-        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
-        let told = hidden.iter().find(|secret| text.contains(secret.as_str()));
-        assert_eq!(told, None, "in {}", path.display());
-        files += 1;
-    }
-    files
+    let ours = seen.iter().filter(|line| !OF_TESTS.contains(&program(line).as_str()));
+    let lines: Vec<String> = ours.map(|line| line.join(" ")).collect();
+    let told = |line: &&String| hidden.iter().any(|secret| line.contains(secret.as_str()));
+    assert_eq!(lines.iter().filter(told).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[tokio::test]
@@ -310,7 +269,7 @@ async fn what_works_tells_no_secret() {
         buried.run(&["sync", "--from", name, "--to", "local"], &hidden).await.expect(0);
         buried.run(&["copy", "latest", "--from", "local", "--to", name], &hidden).await.expect(0);
     }
-    watch.finish(&hidden);
+    assert_silent(watch, &hidden);
     // Every storage has the same files.
     assert!(assert_absent_below(&buried.scratch.path("backups"), &hidden) > 10);
     assert_absent_below(&buried.scratch.path("state"), &hidden);
@@ -357,7 +316,7 @@ async fn what_is_refused_tells_no_secret() {
     let watch = Watch::start();
     all_fail(&buried, &hidden).await;
     copies_fail(&buried, &hidden).await;
-    watch.finish(&hidden);
+    assert_silent(watch, &hidden);
     assert_absent_below(&buried.scratch.path("backups"), &hidden);
     assert_absent_below(&buried.scratch.path("state"), &hidden);
 }
@@ -379,7 +338,7 @@ async fn what_breaks_tells_no_secret() {
         all_fail(&buried, &hidden).await;
     }
     copies_fail(&buried, &hidden).await;
-    watch.finish(&hidden);
+    assert_silent(watch, &hidden);
     assert_absent_below(&buried.scratch.path("state"), &hidden);
 }
 

@@ -16,6 +16,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::swapping::url;
+
 /// How long a hook may take to end after SIGTERM before it gets SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(10);
 /// How long a killed hook may take to disappear.
@@ -28,6 +30,9 @@ const LINE_BYTES: u64 = 1024;
 const LINES_SHOWN: usize = 20;
 /// Lines of one hook's output that go into the log.
 const LINES_LOGGED: usize = 2000;
+
+/// The variable that a migration finds its database in.
+pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
 
 /// What every hook runs with.
 #[derive(Clone)]
@@ -46,18 +51,14 @@ impl Hooks {
         Self { limit, directory, variables: Vec::new(), secrets: Vec::new() }
     }
 
-    /// The same with a variable for them. It is seen by them alone, never by `ps` of others.
+    /// The same for the database at `url`, which they find in `variables`. They alone see it,
+    /// never `ps` of others; in their output neither it nor its password is shown.
     #[must_use]
-    pub fn with_variable(mut self, name: &str, value: SecretString) -> Self {
-        self.secrets.push(value.clone());
-        self.variables.push((name.to_owned(), value));
-        self
-    }
-
-    /// The same, with something that is taken out of their output.
-    #[must_use]
-    pub fn hiding(mut self, secret: SecretString) -> Self {
-        self.secrets.push(secret);
+    pub fn for_database<S: AsRef<str>>(mut self, variables: &[S], url: &SecretString) -> Self {
+        let named = variables.iter().map(|name| (name.as_ref().to_owned(), url.clone()));
+        self.variables.extend(named);
+        self.secrets.push(url.clone());
+        self.secrets.extend(url::password(url));
         self
     }
 

@@ -74,6 +74,14 @@ impl RestoreOptions {
             accept_replication_break: false,
         }
     }
+
+    /// Where things go that lay in a tablespace.
+    pub(crate) fn tablespace_map(&self) -> TablespaceMap {
+        TablespaceMap {
+            ignore: self.no_tablespaces,
+            renamed: self.tablespaces.iter().cloned().collect(),
+        }
+    }
 }
 
 /// What a restore brought back.
@@ -164,15 +172,11 @@ impl Deployment {
         in_place: bool,
     ) -> Result<PgRestore> {
         let target = self.connection(&options.target, "target").await?;
-        let tablespaces = TablespaceMap {
-            ignore: options.no_tablespaces,
-            renamed: options.tablespaces.iter().cloned().collect(),
-        };
         let of_environment = || self.environment().get("TMPDIR").map(PathBuf::from);
         let spool_dir = options.spool_dir.clone().or_else(of_environment);
         let options = backup_pg::RestoreOptions {
             globals: source.globals.clone(),
-            tablespaces,
+            tablespaces: options.tablespace_map(),
             no_owners: options.no_owners,
             roles: options.roles.iter().cloned().collect(),
             without_subscriptions: options.without_subscriptions,

@@ -3,7 +3,6 @@
 
 mod archive;
 mod attributes;
-mod channel;
 mod check;
 mod folder;
 mod reading;

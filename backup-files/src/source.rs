@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::Path;
 
 use async_trait::async_trait;
-use backup_core::{Error, ErrorKind, Findings, Inventory, Result, Source, SourceStream};
+use backup_core::pipeline::{PipeReceiver, PipeWriter, pipe};
+use backup_core::{Error, Findings, Inventory, Result, Source, SourceStream};
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::archive::{END, Tally};
-use crate::channel::{Produced, Producer, produced};
 use crate::folder::Folder;
 use crate::reading::{Pace, Reading};
 use crate::select::{FilesSelection, scan};
@@ -41,38 +41,37 @@ impl Source for FilesSource {
     }
 
     async fn open(&self) -> Result<Box<dyn SourceStream>> {
-        let (mut producer, receiver) = produced();
+        let (sender, receiver) = pipe();
         let selection = self.selection.clone();
         // It ends by itself when nobody listens any more.
-        tokio::task::spawn_blocking(move || {
-            let outcome = read_all(&selection, &mut producer);
-            producer.finish(outcome);
+        let thread = tokio::task::spawn_blocking(move || {
+            let mut output = sender.writer();
+            let findings = read_all(&selection, &mut output)?;
+            output.finish()?;
+            Ok(findings)
         });
-        Ok(Box::new(FilesStream { receiver, findings: Findings::default() }))
+        let (thread, findings) = (Some(thread), Findings::default());
+        Ok(Box::new(FilesStream { pipe: receiver, thread, findings }))
     }
 }
 
 struct FilesStream {
-    receiver: mpsc::Receiver<Produced>,
+    pipe: PipeReceiver,
+    thread: Option<JoinHandle<Result<Findings>>>,
     findings: Findings,
 }
 
 #[async_trait]
 impl SourceStream for FilesStream {
     async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        match self.receiver.recv().await {
-            Some(Produced::Data(chunk)) => Ok(Some(chunk)),
-            Some(Produced::End(findings)) => {
-                self.findings = *findings;
-                Ok(None)
-            }
-            Some(Produced::Failed(error)) => Err(error),
-            None => Err(Error::new(
-                ErrorKind::Failed,
-                "files",
-                "the thread that reads ended without a word; please report this",
-            )),
+        if let Ok(Some(chunk)) = self.pipe.recv().await {
+            return Ok(Some(chunk));
         }
+        // The thread ended, well or not: it knows.
+        let lost = || Error::failed("files", "the thread that reads is gone; please report this");
+        let thread = self.thread.take().ok_or_else(lost)?;
+        self.findings = thread.await.map_err(|e| lost().caused_by(e))??;
+        Ok(None)
     }
 
     fn findings(&mut self) -> Findings {
@@ -80,7 +79,7 @@ impl SourceStream for FilesStream {
     }
 }
 
-fn read_all(selection: &FilesSelection, output: &mut Producer) -> Result<Findings> {
+fn read_all(selection: &FilesSelection, output: &mut PipeWriter) -> Result<Findings> {
     let scan = scan(selection)?;
     let root = Folder::open(Path::new("/"))
         .map_err(|e| Error::failed("files", "the root folder can't be opened").caused_by(e))?;

@@ -3,18 +3,17 @@
 use std::io::Read;
 
 use async_trait::async_trait;
+use backup_core::pipeline::{PipeSender, pipe};
 use backup_core::{Committed, Error, Result, SinkWriter};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
-
-use crate::channel::{Feeder, fed};
 
 type Keep<T> = Box<dyn FnOnce(T) -> Result<()> + Send>;
 
 /// Hands what is written to a function on a thread of its own. When it is committed, and the
 /// function read all and was content, `keep` makes it last.
 pub(crate) struct Worker<T> {
-    feeder: Option<Feeder>,
+    pipe: Option<PipeSender>,
     thread: Option<JoinHandle<Result<T>>>,
     keep: Keep<T>,
     bytes: u64,
@@ -25,9 +24,9 @@ impl<T: Send + 'static> Worker<T> {
         work: impl FnOnce(&mut dyn Read) -> Result<T> + Send + 'static,
         keep: impl FnOnce(T) -> Result<()> + Send + 'static,
     ) -> Self {
-        let (feeder, mut reader) = fed();
-        let thread = tokio::task::spawn_blocking(move || work(&mut reader));
-        Self { feeder: Some(feeder), thread: Some(thread), keep: Box::new(keep), bytes: 0 }
+        let (sender, receiver) = pipe();
+        let thread = tokio::task::spawn_blocking(move || work(&mut receiver.reader()));
+        Self { pipe: Some(sender), thread: Some(thread), keep: Box::new(keep), bytes: 0 }
     }
 
     /// What the thread says at its end.
@@ -45,8 +44,8 @@ fn lost() -> Error {
 impl<T: Send + 'static> SinkWriter for Worker<T> {
     async fn write(&mut self, chunk: Bytes) -> Result<()> {
         self.bytes += chunk.len() as u64;
-        if let Some(feeder) = &self.feeder
-            && feeder.send(chunk).await
+        if let Some(pipe) = &self.pipe
+            && pipe.send(chunk).await.is_ok()
         {
             return Ok(());
         }
@@ -56,8 +55,9 @@ impl<T: Send + 'static> SinkWriter for Worker<T> {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Committed> {
-        if let Some(feeder) = self.feeder.take() {
-            feeder.end().await;
+        if let Some(pipe) = self.pipe.take() {
+            // A thread that is gone says why when it is joined.
+            let _ = pipe.end().await;
         }
         let read = self.join().await?;
         let Self { keep, bytes, .. } = *self;
@@ -68,7 +68,7 @@ impl<T: Send + 'static> SinkWriter for Worker<T> {
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
         // Without an end the thread fails, and undoes what it did.
-        self.feeder = None;
+        self.pipe = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.await;
         }

@@ -251,6 +251,14 @@ impl ClientTools {
     }
 }
 
+/// The next step of whoever lacks client tools of this major version.
+pub(crate) fn how_to_install(major: u32) -> String {
+    format!(
+        "install the client tools of PostgreSQL {major} or newer (Debian: apt-get install \
+         postgresql-client-{major} from apt.postgresql.org)"
+    )
+}
+
 /// A PostgreSQL version, ordered by age: `15.18`, `17beta1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {

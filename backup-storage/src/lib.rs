@@ -19,6 +19,14 @@
     feature = "azure",
     feature = "sftp"
 ))]
+mod doing;
+#[cfg(any(
+    feature = "local",
+    feature = "s3",
+    feature = "gcs",
+    feature = "azure",
+    feature = "sftp"
+))]
 mod leftover;
 #[cfg(feature = "local")]
 mod local;

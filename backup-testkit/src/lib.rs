@@ -4,7 +4,7 @@
 //!   retention policy must do. Whoever writes one runs its suite first.
 //! - Faulty ends, which break at a chosen byte, moment or call: [`FaultySource`],
 //!   [`FaultyTransform`], [`FaultySink`], [`FaultyStorage`], [`FaultyReads`],
-//!   [`CountedStorage`], [`WriteOnly`].
+//!   [`CountedStorage`]. [`Intercepted`], where a test stands in between.
 //! - [`Memory`], a real storage in memory; [`random`], [`text`], [`Generated`] and [`Given`],
 //!   data that is the same for the same seed.
 //! - [`postgres`]: real PostgreSQL servers of every supported version, in containers or here.
@@ -27,7 +27,7 @@ pub mod servers;
 
 pub use data::{Flavour, Generated, Given, random, text};
 pub use faulty::{
-    CountedStorage, FailCalls, FaultyReads, FaultySink, FaultySource, FaultyStorage,
-    FaultyTransform, INJECTED, ReadFault, SinkFault, SourceFault, TransformFault, WriteOnly,
+    Call, CountedStorage, FailCalls, FaultyReads, FaultySink, FaultySource, FaultyStorage,
+    FaultyTransform, INJECTED, Intercepted, ReadFault, SinkFault, SourceFault, TransformFault,
 };
 pub use memory::Memory;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    Catalog, CatalogEntry, PIN_FORMAT, Pin, PruneRules, Storage, Versioned, apply_prune, layout,
-    pin, unpin,
+    Catalog, CatalogEntry, PruneRules, Storage, Versioned, apply_prune, layout, pin, unpin,
 };
 use backup_storage::S3;
 use backup_testkit::servers::S3Server;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{KeepLast, keep_last, planned, pruned, verdicts};
+use super::{KeepLast, keep_last, planned, pruned, verdicts, wanted_pin};
 use crate::copies::at;
 use crate::kept_versions::bucket;
 use crate::rig::{plan_at, run_quietly};
@@ -128,15 +127,7 @@ async fn what_is_kept_is_locked_for_longer_and_nothing_else_is() {
 async fn a_pin_holds_every_file_and_unpin_gives_them_free() {
     let vault = Vault::with(2).await;
     let entry = vault.backups().await.remove(0);
-    let wanted = Pin {
-        format: PIN_FORMAT,
-        backup: entry.id.to_string(),
-        reason: "audit".to_owned(),
-        by: "somebody".to_owned(),
-        host: "here".to_owned(),
-        pinned: Timestamp::now(),
-        tool: "test".to_owned(),
-    };
+    let wanted = wanted_pin(&entry);
     let held = async |key: &str| vault.kept().protection(key, None).await.unwrap().held;
     let done = pin(&entry, &vault.all, &wanted).await;
     done[0].1.as_ref().unwrap();

@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, BackupReader, ByteRange, Catalog, Creation, Decoders, ObjectInfo, PIN_FORMAT, Pin,
-    ReaderMarks, Result, Sink, SinkWriter, SourceStream, Storage, apply_prune, layout, pin,
+    BackupId, BackupReader, Catalog, Decoders, ReaderMarks, Storage, apply_prune, layout, pin,
 };
-use backup_testkit::{Memory, WriteOnly};
-use bytes::Bytes;
+use backup_testkit::{Call, Intercepted, Memory};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{KeepLast, history, keep_last, listed, planned, pruned, verdicts};
+use super::{KeepLast, history, keep_last, listed, planned, pruned, verdicts, wanted_pin};
 use crate::copies::at;
 use crate::rig::{JOB, memory, storages};
 
@@ -81,53 +78,11 @@ async fn credentials_that_may_only_read_read_without_a_mark() {
     history(&[&here], 1).await;
     let before = here.keys();
     let marks = ReaderMarks::default();
-    let refusing: Arc<dyn Storage> = Arc::new(ReadOnly(WriteOnly::new(here.clone()), here.clone()));
+    let refusing: Arc<dyn Storage> = Arc::new(Intercepted::permitting(here.clone(), Call::READING));
     let mark = marks.leave(&folder(0), [&refusing], "test").await;
     assert_eq!(here.keys(), before);
     mark.end().await;
     assert_eq!(here.keys(), before);
-}
-
-/// A storage that refuses everything but reading.
-struct ReadOnly(WriteOnly, Arc<Memory>);
-
-#[async_trait]
-impl Sink for ReadOnly {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        self.0.delete(key).await?;
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for ReadOnly {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.1.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.1.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.1.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, _: Bytes) -> Result<Creation> {
-        self.0.delete(key).await.map(|()| Creation::Taken)
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
 }
 
 /// Who comes while the prune works: before or after it says so by its tombstone.
@@ -138,67 +93,23 @@ enum Comes {
     ReaderAfterTombstone,
 }
 
-/// A storage in which somebody does something just after a certain call.
-struct Visited(Arc<Memory>, Comes);
-
-impl Visited {
-    async fn visit(&self, key: &str) {
-        let (inner, folder) = (&self.0, key.rsplit_once('/').unwrap().0);
-        match self.1 {
-            Comes::ReaderAfterTombstone => {
-                inner.plant(&format!("{folder}/{}/x.json", layout::READERS), "{}");
-            }
-            Comes::PinAfterTombstone | Comes::PinAfterManifest => {
-                inner.plant(&format!("{folder}/{}", layout::PIN), "{}");
-            }
+/// A storage in which somebody comes just after the prune's tombstone, or after it removed the
+/// manifest.
+fn visited(memory: &Arc<Memory>, comes: Comes) -> Intercepted {
+    let (after, name) = match comes {
+        Comes::PinAfterTombstone => ((Call::CreateNew, layout::PRUNED), layout::PIN.to_owned()),
+        Comes::PinAfterManifest => ((Call::Delete, layout::MANIFEST), layout::PIN.to_owned()),
+        Comes::ReaderAfterTombstone => {
+            ((Call::CreateNew, layout::PRUNED), format!("{}/x.json", layout::READERS))
         }
-    }
-}
-
-#[async_trait]
-impl Sink for Visited {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Visited {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.0.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.0.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await?;
-        if key.ends_with(layout::MANIFEST) && self.1 == Comes::PinAfterManifest {
-            self.visit(key).await;
+    };
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).after(move |call, key| {
+        let (folder, file) = key.rsplit_once('/').unwrap_or_default();
+        if (call, file) == after {
+            inside.plant(&format!("{folder}/{name}"), "{}");
         }
-        Ok(())
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        let created = self.0.create_new(key, body).await?;
-        if key.ends_with(layout::PRUNED) && self.1 != Comes::PinAfterManifest {
-            self.visit(key).await;
-        }
-        Ok(created)
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
+    })
 }
 
 #[tokio::test]
@@ -207,7 +118,7 @@ async fn who_comes_at_the_last_moment_is_seen_and_who_comes_too_late_leaves_noth
     for comes in cases {
         let here = memory("here");
         history(&[&here], 2).await;
-        let all: [Arc<dyn Storage>; 1] = [Arc::new(Visited(here.clone(), comes))];
+        let all: [Arc<dyn Storage>; 1] = [Arc::new(visited(&here, comes))];
         let policy = KeepLast(1);
         let report = pruned(&all, &keep_last(&policy)).await.unwrap();
         let stays = comes != Comes::PinAfterManifest;
@@ -227,15 +138,7 @@ async fn a_pin_that_meets_a_prune_says_so() {
     super::half_prune(&there, BackupId::new(at(0), 1), false);
     let all = storages(&[&here, &there]);
     let entry = Catalog::load(&all, None).await.backups.remove(0);
-    let wanted = Pin {
-        format: PIN_FORMAT,
-        backup: entry.id.to_string(),
-        reason: "audit".to_owned(),
-        by: "somebody".to_owned(),
-        host: "here".to_owned(),
-        pinned: at(0),
-        tool: "test".to_owned(),
-    };
+    let wanted = wanted_pin(&entry);
     let done = pin(&entry, &all, &wanted).await;
     assert!(done[0].1.is_ok());
     let error = done[1].1.as_ref().unwrap_err();

@@ -7,7 +7,7 @@ use backup_core::{
     BackupId, BackupPlan, BackupSummary, Decision, ErrorKind, Foreign, LEGACY, PruneRules,
     RetentionPolicy, SourceIdentity, Storage, apply_prune, layout,
 };
-use backup_testkit::{CountedStorage, FailCalls, WriteOnly};
+use backup_testkit::{Call, CountedStorage, FailCalls, Intercepted};
 use jiff::Timestamp;
 
 use super::{KeepLast, history, keep_last, later, listed, planned, pruned, verdicts};
@@ -164,7 +164,9 @@ async fn with_a_key_that_may_not_delete_nothing_is_lost_and_it_is_said() {
     history(&[&here], 3).await;
     let policy = KeepLast(1);
     let plan = planned(&storages(&[&here]), &keep_last(&policy)).await;
-    let closed: [Arc<dyn Storage>; 1] = [Arc::new(WriteOnly::new(here.clone()).with_listing())];
+    let permitted = &[Call::Begin, Call::CreateNew, Call::List];
+    let closed: [Arc<dyn Storage>; 1] =
+        [Arc::new(Intercepted::permitting(here.clone(), permitted))];
     let report = apply_prune(&plan, &closed, &Context::default()).await.unwrap();
     let failed = report.failure().unwrap();
     assert!(failed.advice().unwrap().contains("allowed to create and to delete"), "{failed:?}");

@@ -2,19 +2,13 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use backup_core::pipeline::{Cancel, Context};
-use backup_core::{
-    ByteRange, Catalog, Creation, Error, Level, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
-    Storage, Verification, layout, repair, verify_copies,
-};
-use backup_testkit::{CountedStorage, FailCalls, Memory};
+use backup_core::{Catalog, Error, Level, Storage, layout, repair};
+use backup_testkit::{Call, CountedStorage, FailCalls, Intercepted, Memory};
 use bytes::Bytes;
-use jiff::Timestamp;
 
-use super::{Keys, flipped, look, repaired, shared, twice, verified};
+use super::{Keys, flipped, look, look_at, repaired, shared, twice, verified};
 use crate::copies::assert_same;
-use crate::rig::{IMPATIENT, SEAL, decoders};
 use crate::troubled::{Trouble, Troubled};
 
 /// Everything of the first copy is as it was, or as it should be.
@@ -49,15 +43,9 @@ async fn a_storage_that_fails_at_any_call_is_left_no_worse() {
             let failing = CountedStorage::new(both[0].clone(), fail(k));
             let storages: [Arc<dyn Storage>; 2] = [Arc::new(failing.clone()), both[1].clone()];
             let catalog = Catalog::load(&shared(&both), None).await;
-            let how = Verification {
-                level: Level::Content,
-                decoders: &decoders(),
-                authenticate: Some(&SEAL),
-                inspectors: &|_, _| None,
-                patience: IMPATIENT,
-            };
             let context = Context::default();
-            let copies = verify_copies(&catalog.backups[0], &storages, &how, &context).await;
+            let entry = &catalog.backups[0];
+            let copies = look_at(entry, &storages, Level::Content, Keys::All, &context).await;
             let _ = repair(&copies, &context).await;
             let what = format!("{:?}", fail(k));
             assert_not_worse(&both[0], &before, &both[1], &what);
@@ -88,14 +76,8 @@ async fn an_interrupt_or_a_lost_answer_at_any_call_leaves_it_no_worse() {
             let troubled = Troubled::new(both[0].clone(), k, trouble);
             let storages: [Arc<dyn Storage>; 2] = [Arc::new(troubled.clone()), both[1].clone()];
             let catalog = Catalog::load(&shared(&both), None).await;
-            let how = Verification {
-                level: Level::Checksums,
-                decoders: &decoders(),
-                authenticate: Some(&SEAL),
-                inspectors: &|_, _| None,
-                patience: IMPATIENT,
-            };
-            let copies = verify_copies(&catalog.backups[0], &storages, &how, &context).await;
+            let entry = &catalog.backups[0];
+            let copies = look_at(entry, &storages, Level::Checksums, Keys::All, &context).await;
             let done = repair(&copies, &context).await;
             let what = format!("interrupts: {interrupts}, call {k}: {done:?}");
             assert_not_worse(&both[0], &before, &both[1], &what);
@@ -123,48 +105,15 @@ async fn two_repairs_at_once_don_t_hurt() {
 }
 
 /// Lets nobody replace an object, as a bucket does that keeps objects for a time.
-struct Unchanging(Arc<Memory>);
-
-#[async_trait]
-impl Sink for Unchanging {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        if self.0.object(key).is_some() {
+fn unchanging(memory: &Arc<Memory>) -> Intercepted {
+    let inside = memory.clone();
+    Intercepted::new(memory.clone()).before(move |call, key| {
+        if call == Call::Begin && inside.object(key).is_some() {
             return Err(Error::failed("storage first", format!("{key} is kept until 2030"))
                 .next_step("wait until 2030"));
         }
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Unchanging {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.0.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.0.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        self.0.create_new(key, body).await
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
+        Ok(())
+    })
 }
 
 #[tokio::test]
@@ -175,7 +124,7 @@ async fn what_may_not_be_replaced_is_told_and_a_missing_file_is_still_repaired()
     let dump = both[0].object(&key("app.dump")).unwrap();
     both[0].plant(&key("app.dump"), flipped(&dump, 5));
     both[0].delete(&key("globals")).await.unwrap();
-    let storages: [Arc<dyn Storage>; 2] = [Arc::new(Unchanging(both[0].clone())), both[1].clone()];
+    let storages: [Arc<dyn Storage>; 2] = [Arc::new(unchanging(&both[0])), both[1].clone()];
     let copies = look(&storages, Level::Content, Keys::All, &Context::default()).await;
     let report = repaired(&copies).await;
     assert_eq!(report.repaired.len(), 1, "{report:?}");

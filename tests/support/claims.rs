@@ -1,7 +1,10 @@
 //! A database of claims: as large as a test wants, and known to the last row.
 
-use backup_testkit::postgres::PostgresServer;
+use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
+use tokio::process::Command;
 use tokio::time::{Duration, sleep};
+
+use super::{Scratch, finish};
 
 /// The database of [`claims_server`].
 pub const CLAIMS: &str = "claims";
@@ -59,4 +62,31 @@ pub async fn while_locked<T>(server: &PostgresServer, work: impl Future<Output =
         done
     };
     tokio::join!(server.sql(CLAIMS, hold), working).1
+}
+
+/// Runs in the scratch's folder what the old scripts ran against [`CLAIMS`] on a server 15: the
+/// pipe may say `$GPG`, which encrypts under the scratch's passphrase.
+pub async fn run_old_script(server: &PostgresServer, scratch: &Scratch, pipe: &str) {
+    let home = scratch.path("gnupg");
+    std::fs::create_dir_all(&home).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&home, mode).unwrap();
+    let script = format!(
+        "set -euo pipefail; GPG='gpg --batch --quiet --pinentry-mode loopback \
+         --passphrase-file {} --symmetric'; {pipe}; gpgconf --kill all",
+        scratch.path("key").display()
+    );
+    let mut command = Command::new("bash");
+    let tools = client_tools(15).unwrap();
+    command
+        .args(["-c", &script])
+        .current_dir(scratch.path(""))
+        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
+        .env("PGHOST", server.host())
+        .env("PGPORT", server.port().to_string())
+        .env("PGUSER", SUPERUSER)
+        .env("PGPASSWORD", PASSWORD)
+        .env("PGDATABASE", CLAIMS)
+        .env("GNUPGHOME", home);
+    finish(command).await.expect(0);
 }

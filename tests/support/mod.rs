@@ -14,8 +14,10 @@ use backup_testkit::postgres::{PostgresServer, client_tools};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-pub use claims::{CLAIMS, claims_digest, claims_server, claims_server_with, while_locked};
-pub use processes::{arguments_of, process_ids};
+pub use claims::{
+    CLAIMS, claims_digest, claims_server, claims_server_with, run_old_script, while_locked,
+};
+pub use processes::{Watch, arguments_of, assert_absent_below, process_ids};
 
 /// Longest time one call of the program may take in a test.
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);

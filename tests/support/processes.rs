@@ -1,6 +1,10 @@
 //! Processes of this machine, as `ps` shows them to everybody.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -99,4 +103,50 @@ pub fn arguments_of(id: i32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
     let arguments = line.split(|b| *b == 0).filter(|argument| !argument.is_empty());
     arguments.map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+}
+
+/// Looks at the arguments of every process of this machine, over and over.
+pub struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<BTreeSet<Vec<String>>>,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            while !stopped.load(Ordering::Relaxed) {
+                seen.extend(process_ids().map(arguments_of));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            seen
+        });
+        Self { stop, thread }
+    }
+
+    /// Every command line that was seen.
+    pub fn finish(self) -> BTreeSet<Vec<String>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Asserts that no file below `folder` holds one of these secrets; how many files there are.
+pub fn assert_absent_below<S: AsRef<str>>(folder: &Path, secrets: &[S]) -> usize {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files += assert_absent_below(&path, secrets);
+            continue;
+        }
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let told = secrets.iter().map(AsRef::as_ref).find(|secret| text.contains(secret));
+        assert_eq!(told, None, "in {}", path.display());
+        files += 1;
+    }
+    files
 }

@@ -4,21 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
+use crate::arrows::LIBRARIES;
 use crate::program::root;
 
 /// A file longer than this is two files.
 const MAX_LINES: usize = 450;
 /// Names that say nothing about the domain.
 const EMPTY_NAMES: [&str; 6] = ["util", "utils", "helper", "helpers", "manager", "misc"];
-/// The libraries, and what only a program may do: print, read its surroundings, exit.
-const LIBRARIES: [&str; 6] = [
-    "backup-core",
-    "backup-compress",
-    "backup-crypto",
-    "backup-files",
-    "backup-pg",
-    "backup-storage",
-];
+/// What only a program may do, and no library: print, read its surroundings, exit.
 const FOR_PROGRAMS: [&str; 5] = ["println!", "eprintln!", "env::var", "process::exit", "home_dir"];
 /// The core starts no process and opens no connection either.
 const NOT_IN_CORE: [&str; 4] = ["process::Command", "std::net", "tokio::net", "tokio::process"];

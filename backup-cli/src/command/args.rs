@@ -180,6 +180,17 @@ pub struct From {
     /// may be given several times
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub from: Vec<String>,
+    /// What opens them.
+    #[command(flatten)]
+    pub keys: KeyFiles,
+    /// Only backups of this job
+    #[arg(long, value_name = "NAME", help_heading = None)]
+    pub job: Option<String>,
+}
+
+/// What opens backups.
+#[derive(Debug, Clone, Default, Args)]
+pub struct KeyFiles {
     /// File whose first line is the passphrase
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
@@ -189,9 +200,6 @@ pub struct From {
     /// File whose first line opens a protected private key
     #[arg(long, value_name = "FILE")]
     pub secret_key_passphrase_file: Option<PathBuf>,
-    /// Only backups of this job
-    #[arg(long, value_name = "NAME", help_heading = None)]
-    pub job: Option<String>,
 }
 
 /// `list`

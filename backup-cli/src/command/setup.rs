@@ -11,7 +11,7 @@ use backup_cli::config::{
 };
 use backup_core::{Error, Result};
 
-use super::args::{BackupArgs, Between, Common, From, JobFlags, RecoverArgs};
+use super::args::{BackupArgs, Between, Common, From, JobFlags, KeyFiles, RecoverArgs};
 
 /// The environment of this process.
 pub fn environment() -> Environment {
@@ -116,7 +116,7 @@ pub fn for_reading(from: &From, common: &Common) -> Result<Deployment> {
     } else {
         Config { storage: storages(&from.from)?, ..Config::default() }
     };
-    add_keys(&mut config.encryption, from);
+    add_keys(&mut config.encryption, &from.keys);
     deployment(config, common)
 }
 
@@ -143,13 +143,7 @@ pub fn for_recovery(args: &RecoverArgs, common: &Common) -> Result<Deployment> {
     }
     super::recover::no_place(&config)?;
     leave_out_what_is_gone(&mut config);
-    let keys = From {
-        passphrase_file: args.passphrase_file.clone(),
-        secret_keys: args.secret_keys.clone(),
-        secret_key_passphrase_file: args.secret_key_passphrase_file.clone(),
-        ..From::default()
-    };
-    add_keys(&mut config.encryption, &keys);
+    add_keys(&mut config.encryption, &args.keys);
     config.encryption.trusted_signers.extend(args.trusted_signers.iter().cloned());
     Deployment::new(config, environment())
 }
@@ -204,18 +198,18 @@ pub fn for_file(from: &From, common: &Common) -> Result<Deployment> {
         Some(path) => Config::read(&path)?,
         None => Config::default(),
     };
-    add_keys(&mut config.encryption, from);
+    add_keys(&mut config.encryption, &from.keys);
     deployment(config, common)
 }
 
-fn add_keys(encryption: &mut EncryptionConfig, from: &From) {
-    if let Some(path) = &from.passphrase_file {
+fn add_keys(encryption: &mut EncryptionConfig, keys: &KeyFiles) {
+    if let Some(path) = &keys.passphrase_file {
         encryption.passphrase = Some(file_value(path));
     }
-    if let Some(path) = &from.secret_key_passphrase_file {
+    if let Some(path) = &keys.secret_key_passphrase_file {
         encryption.secret_key_passphrase = Some(file_value(path));
     }
-    encryption.secret_keys.extend(from.secret_keys.iter().cloned());
+    encryption.secret_keys.extend(keys.secret_keys.iter().cloned());
 }
 
 fn file_value(path: &Path) -> Value {

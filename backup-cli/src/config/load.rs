@@ -6,7 +6,7 @@ use std::time::Duration;
 use backup_core::{Error, Result, layout};
 use serde::{Deserialize, Deserializer};
 
-use super::{Config, Environment};
+use super::{Config, Environment, Value};
 
 /// Where the configuration is looked for when neither a flag nor a variable names it.
 pub const DEFAULT_LOCATIONS: [&str; 2] = ["./marb-backup.toml", "/etc/marb-backup/config.toml"];
@@ -26,6 +26,14 @@ pub fn find_config(flag: Option<&Path>, environment: &Environment) -> Option<Pat
 }
 
 impl Config {
+    /// What opens backups and storages. The databases' URLs are not among them.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Value> {
+        let encryption = &self.encryption;
+        let of_storages = self.storage.values().flat_map(|storage| storage.secrets.values());
+        let of_keys = encryption.passphrase.iter().chain(&encryption.secret_key_passphrase);
+        of_keys.chain(of_storages)
+    }
+
     /// Reads a configuration file.
     ///
     /// # Errors

@@ -48,9 +48,7 @@ async fn no_shell_reads_the_arguments_and_the_folder_counts() {
 #[tokio::test]
 async fn a_failure_shows_the_last_lines_and_no_secret() {
     let secret = |text: &str| SecretString::from(text.to_owned());
-    let hooks = hooks(20.0)
-        .with_variable("DATABASE_URL", secret("postgresql://u:hunter2@h/db"))
-        .hiding(secret("hunter2"));
+    let hooks = hooks(20.0).for_database(&[DATABASE_URL], &secret("postgresql://u:hunter2@h/db"));
     let script = "for n in $(seq 1 50); do echo line $n; done; echo $DATABASE_URL; \
                   echo to err $(echo $DATABASE_URL | cut -c16-22) >&2; sleep 0.2; printf 'caf\\351 no end'; exit 3";
     let error = run(&hooks, script).await.unwrap_err();

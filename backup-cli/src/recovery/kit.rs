@@ -58,13 +58,8 @@ impl Deployment {
     /// that could be shown.
     async fn known_secrets(&self) -> Vec<String> {
         let config = self.config();
-        let encryption = &config.encryption;
-        let mut values: Vec<&Value> = Vec::new();
-        values.extend(&encryption.passphrase);
-        values.extend(&encryption.secret_key_passphrase);
-        values.extend(config.storage.values().flat_map(|storage| storage.secrets.values()));
         let mut known = Vec::new();
-        for value in values.into_iter().filter(|value| !matches!(value, Value::Command(_))) {
+        for value in config.secrets().filter(|value| !matches!(value, Value::Command(_))) {
             if let Ok(secret) = value.fetch("secret", self.environment()).await {
                 known.push(secret.expose_secret().trim().to_owned());
             }

@@ -1,26 +1,21 @@
 //! A recovery, step by step, with the time that each took.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_files::FilesTarget;
-use secrecy::SecretString;
 
 use super::plan::{PlannedJob, RecoverOptions, RecoveryPlan};
 use crate::config::{
     Argv, Config, DEFAULT_HEALTH_TIMEOUT, DEFAULT_HOOK_TIMEOUT, RestoreConfig, Value,
 };
 use crate::health::Health;
-use crate::hooks::Hooks;
-use crate::swapping::url;
+use crate::hooks::{DATABASE_URL, Hooks};
 use crate::{Deployment, FilesRestoreOptions, RestoreOptions};
 
 /// Where the configuration is among the files of a host, below its root.
 const CONFIG_PATH: &str = "etc/marb-backup/config.toml";
-/// The variable that a migration finds its database in.
-const DATABASE_URL: &str = "DATABASE_URL";
 
 /// What was brought back.
 #[derive(Debug, Default)]
@@ -69,37 +64,49 @@ impl Deployment {
         context: &Context,
     ) -> Result<Recovered> {
         let started = Instant::now();
-        let mut done = Recovered { missing: plan.missing.clone(), ..Recovered::default() };
-        for job in &plan.jobs {
-            self.recover_database(job, options, &mut done, told, context).await?;
+        let done = Recovered { missing: plan.missing.clone(), ..Recovered::default() };
+        let mut recovery = Recovery { deployment: self, plan, options, told, context, done };
+        recovery.run().await?;
+        Ok(Recovered { took: started.elapsed(), ..recovery.done })
+    }
+}
+
+/// A recovery at work, and what it has done so far.
+struct Recovery<'a> {
+    deployment: &'a Deployment,
+    plan: &'a RecoveryPlan,
+    options: &'a RecoverOptions,
+    told: &'a (dyn Fn(&RecoveredStep) + Sync),
+    context: &'a Context,
+    done: Recovered,
+}
+
+impl Recovery<'_> {
+    async fn run(&mut self) -> Result<()> {
+        for job in &self.plan.jobs {
+            if let Some((name, target)) = &job.database {
+                self.bring_database(job, name, target).await?;
+            }
         }
-        for job in plan.jobs.iter().filter(|job| job.has_files) {
-            self.recover_files(job, options, &mut done, told, context).await?;
+        if let Some(target) = &self.options.files {
+            for job in self.plan.jobs.iter().filter(|job| job.has_files) {
+                self.bring_files(job, target).await?;
+            }
         }
-        let surroundings = self.surroundings(plan, options, &mut done)?;
-        if let Some(config) = surroundings {
-            self.bring_up(&config, plan, &mut done, told, context).await?;
+        match self.surroundings()? {
+            Some(config) => self.bring_up(&config).await,
+            None => Ok(()),
         }
-        done.took = started.elapsed();
-        Ok(done)
     }
 
-    async fn recover_database(
-        &self,
-        job: &PlannedJob,
-        options: &RecoverOptions,
-        done: &mut Recovered,
-        told: &(dyn Fn(&RecoveredStep) + Sync),
-        context: &Context,
-    ) -> Result<()> {
-        let Some((name, target)) = &job.database else { return Ok(()) };
+    async fn bring_database(&mut self, job: &PlannedJob, name: &str, target: &Value) -> Result<()> {
         let started = Instant::now();
-        context.step(&format!("restoring database {name}"));
+        self.context.step(&format!("restoring database {name}"));
         let how = RestoreOptions {
-            accept_unsigned: options.accept_unsigned,
+            accept_unsigned: self.options.accept_unsigned,
             ..RestoreOptions::into_database(target.clone())
         };
-        let summary = self.restore(&job.entry, &how, context).await?;
+        let summary = self.deployment.restore(&job.entry, &how, self.context).await?;
         let what = format!(
             "database {name} from {} of job {}: {} tables, {} rows compared, {} roles made",
             job.entry.id,
@@ -108,101 +115,98 @@ impl Deployment {
             summary.rows_compared,
             summary.roles_created.len()
         );
-        done.cannot_log_in.extend(summary.cannot_log_in);
-        done.notes.extend(summary.notes);
-        done.step(what, started, told);
+        self.done.cannot_log_in.extend(summary.cannot_log_in);
+        self.done.notes.extend(summary.notes);
+        self.ended(what, started);
         Ok(())
     }
 
-    async fn recover_files(
-        &self,
-        job: &PlannedJob,
-        options: &RecoverOptions,
-        done: &mut Recovered,
-        told: &(dyn Fn(&RecoveredStep) + Sync),
-        context: &Context,
-    ) -> Result<()> {
-        let Some(target) = &options.files else { return Ok(()) };
+    async fn bring_files(&mut self, job: &PlannedJob, target: &FilesTarget) -> Result<()> {
         let started = Instant::now();
         let how = FilesRestoreOptions {
             target: target.clone(),
             paths: Vec::new(),
-            accept_unsigned: options.accept_unsigned,
+            accept_unsigned: self.options.accept_unsigned,
         };
-        let report = self.restore_files(&job.entry, &how, context).await?.report;
+        let report = self.deployment.restore_files(&job.entry, &how, self.context).await?.report;
         let what = format!(
             "files from {} of job {}: {} made, {} replaced, {} as they were",
             job.entry.id, job.entry.manifest.job, report.created, report.replaced, report.unchanged
         );
         let aside = report.kept_aside.into_iter();
-        done.notes.extend(aside.map(|path| format!("what was replaced is kept as {path}")));
-        done.unset.extend(report.unset);
-        done.step(what, started, told);
+        self.done.notes.extend(aside.map(|path| format!("what was replaced is kept as {path}")));
+        self.done.unset.extend(report.unset);
+        self.ended(what, started);
         Ok(())
     }
 
     /// What surrounds the application: of the configuration that was given, else of the one
     /// that came back with the files.
-    fn surroundings(
-        &self,
-        plan: &RecoveryPlan,
-        options: &RecoverOptions,
-        done: &mut Recovered,
-    ) -> Result<Option<RestoreConfig>> {
-        if !is_empty(&self.config().restore) {
-            return Ok(Some(self.config().restore.clone()));
+    fn surroundings(&mut self) -> Result<Option<RestoreConfig>> {
+        let given = &self.deployment.config().restore;
+        if !is_empty(given) {
+            return Ok(Some(given.clone()));
         }
-        let root = options.files.as_ref().filter(|_| plan.jobs.iter().any(|job| job.has_files));
+        let has_files = self.plan.jobs.iter().any(|job| job.has_files);
         // What lies in a folder to be looked at is not where the services run.
-        let Some(FilesTarget::InPlace(root)) = root else { return Ok(None) };
-        let path: PathBuf = root.join(Path::new(CONFIG_PATH));
+        let Some(FilesTarget::InPlace(root)) = self.options.files.as_ref().filter(|_| has_files)
+        else {
+            return Ok(None);
+        };
+        let path = root.join(CONFIG_PATH);
         if !path.exists() {
             return Ok(None);
         }
         let config = Config::read(&path)?;
-        done.notes.push(format!("hooks and health check are those of {}", path.display()));
+        let note = format!("hooks and health check are those of {}", path.display());
+        self.done.notes.push(note);
         Ok(Some(config.restore).filter(|restore| !is_empty(restore)))
     }
 
-    async fn bring_up(
-        &self,
-        config: &RestoreConfig,
-        plan: &RecoveryPlan,
-        done: &mut Recovered,
-        told: &(dyn Fn(&RecoveredStep) + Sync),
-        context: &Context,
-    ) -> Result<()> {
+    async fn bring_up(&mut self, config: &RestoreConfig) -> Result<()> {
         let limit = config.hook_timeout.unwrap_or(DEFAULT_HOOK_TIMEOUT);
         let hooks = Hooks::new(limit, config.directory.clone());
-        let mut databases = plan.jobs.iter().filter_map(|job| job.database.as_ref());
+        let mut databases = self.plan.jobs.iter().filter_map(|job| job.database.as_ref());
         match (databases.next(), databases.next()) {
             (Some((_, target)), None) => {
-                let migrating = self.with_database(hooks.clone(), target).await?;
-                run_all(&migrating, "migrate", &config.migrate, done, told, context).await?;
+                let url = target.fetch("target", self.deployment.environment()).await?;
+                let migrating = hooks.clone().for_database(&[DATABASE_URL], &url);
+                self.run_hooks(&migrating, "migrate", &config.migrate).await?;
             }
             _ if config.migrate.is_empty() => {}
             // Of several nobody can tell which is meant.
-            _ => done.migrations_skipped = true,
+            _ => self.done.migrations_skipped = true,
         }
-        run_all(&hooks, "start", &config.start, done, told, context).await?;
+        self.run_hooks(&hooks, "start", &config.start).await?;
         if let Some(health) = &config.health {
             let started = Instant::now();
-            context.step("waiting for the application");
+            self.context.step("waiting for the application");
             let limit = health.timeout.unwrap_or(DEFAULT_HEALTH_TIMEOUT);
-            Health::new(&health.url, limit)?.wait(&context.cancel).await?;
-            done.healthy = Some(true);
-            done.step("the application is healthy".to_owned(), started, told);
+            Health::new(&health.url, limit)?.wait(&self.context.cancel).await?;
+            self.done.healthy = Some(true);
+            self.ended("the application is healthy".to_owned(), started);
         }
         Ok(())
     }
 
-    async fn with_database(&self, hooks: Hooks, target: &Value) -> Result<Hooks> {
-        let text: SecretString = target.fetch("target", self.environment()).await?;
-        let hooks = match url::password(&text) {
-            Some(password) => hooks.hiding(password),
-            None => hooks,
-        };
-        Ok(hooks.with_variable(DATABASE_URL, text))
+    async fn run_hooks(&mut self, hooks: &Hooks, key: &str, all: &[Argv]) -> Result<()> {
+        if all.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        for argv in all {
+            let program = argv.first().map_or("", String::as_str);
+            self.context.step(&format!("{key}: {program}"));
+            hooks.run(key, argv, &self.context.cancel).await?;
+        }
+        self.ended(format!("hooks: {key}"), started);
+        Ok(())
+    }
+
+    fn ended(&mut self, what: String, started: Instant) {
+        let step = RecoveredStep { what, took: started.elapsed() };
+        (self.told)(&step);
+        self.done.steps.push(step);
     }
 }
 
@@ -214,32 +218,6 @@ impl Recovered {
             && self.unset.is_empty()
             && !self.migrations_skipped
     }
-
-    fn step(&mut self, what: String, started: Instant, told: &(dyn Fn(&RecoveredStep) + Sync)) {
-        let step = RecoveredStep { what, took: started.elapsed() };
-        told(&step);
-        self.steps.push(step);
-    }
-}
-
-async fn run_all(
-    hooks: &Hooks,
-    key: &str,
-    all: &[Argv],
-    done: &mut Recovered,
-    told: &(dyn Fn(&RecoveredStep) + Sync),
-    context: &Context,
-) -> Result<()> {
-    if all.is_empty() {
-        return Ok(());
-    }
-    let started = Instant::now();
-    for argv in all {
-        context.step(&format!("{key}: {}", argv.first().map_or("", String::as_str)));
-        hooks.run(key, argv, &context.cancel).await?;
-    }
-    done.step(format!("hooks: {key}"), started, told);
-    Ok(())
 }
 
 fn is_empty(restore: &RestoreConfig) -> bool {
@@ -276,10 +254,16 @@ mod tests {
 
     fn found(config: Config, files: FilesTarget) -> (Option<Vec<Argv>>, Vec<String>) {
         let deployment = Deployment::new(config, Environment::new([])).unwrap();
-        let options = RecoverOptions { files: Some(files), ..RecoverOptions::default() };
-        let mut done = Recovered::default();
-        let found = deployment.surroundings(&plan(), &options, &mut done).unwrap();
-        (found.map(|restore| restore.start), done.notes)
+        let mut recovery = Recovery {
+            deployment: &deployment,
+            plan: &plan(),
+            options: &RecoverOptions { files: Some(files), ..RecoverOptions::default() },
+            told: &|_| {},
+            context: &Context::default(),
+            done: Recovered::default(),
+        };
+        let found = recovery.surroundings().unwrap();
+        (found.map(|restore| restore.start), recovery.done.notes)
     }
 
     #[test]

@@ -186,10 +186,7 @@ fn writable(config: &Config) -> Result<Vec<PathBuf>> {
 /// Files with secrets that a configuration names, which another user may not be able to read.
 fn secret_files(config: &Config) -> Vec<PathBuf> {
     let encryption = &config.encryption;
-    let mut values: Vec<&Value> = Vec::new();
-    values.extend(&encryption.passphrase);
-    values.extend(&encryption.secret_key_passphrase);
-    values.extend(config.storage.values().flat_map(|storage| storage.secrets.values()));
+    let mut values: Vec<&Value> = config.secrets().collect();
     values.extend(config.job.values().filter_map(|job| job.postgres.as_ref()).map(|p| &p.url));
     values.extend(config.drill.server.as_ref().map(|server| &server.url));
     let mut files: Vec<PathBuf> = values

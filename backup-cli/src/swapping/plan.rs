@@ -3,7 +3,7 @@
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_pg::swap::{Names, RunId};
-use backup_pg::{Finding, PreflightOptions, RestoreMode, TablespaceMap, Toc, preflight};
+use backup_pg::{Finding, PreflightOptions, RestoreMode, Toc, preflight};
 use serde::Serialize;
 
 use super::SwapOptions;
@@ -67,10 +67,6 @@ impl Deployment {
         let toc = source.head(context).await?;
         let needs = source.needs(&toc);
         let names = Names::new(&site.live, run);
-        let tablespaces = TablespaceMap {
-            ignore: options.restore.no_tablespaces,
-            renamed: options.restore.tablespaces.iter().cloned().collect(),
-        };
         let ask = PreflightOptions {
             mode: RestoreMode::Swap,
             new_names: names.all().map(str::to_owned).to_vec(),
@@ -79,7 +75,7 @@ impl Deployment {
             globals: source.globals.clone(),
             role_map: options.restore.roles.iter().cloned().collect(),
             no_owners: options.restore.no_owners,
-            tablespaces,
+            tablespaces: options.restore.tablespace_map(),
             accept_replication_break: options.restore.accept_replication_break,
         };
         let asked = preflight(&site.admin, Some(&site.live), &needs, &ask);

@@ -17,11 +17,8 @@ use crate::config::{
     RestoreConfig, Value,
 };
 use crate::health::Health;
-use crate::hooks::{Hooks, shown};
+use crate::hooks::{DATABASE_URL, Hooks, shown};
 use crate::lock::JobLock;
-
-/// The variable that a migration finds its database in.
-const DATABASE_URL: &str = "DATABASE_URL";
 
 /// Databases that every cluster has, to administrate others from.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
@@ -194,14 +191,7 @@ impl Site {
     /// Runs the migrations against the database `name`, and nothing else: they are told its URL.
     pub async fn migrate(&self, name: &str, context: &Context) -> Result<()> {
         let text = url::with_database(&self.app_url, name)?;
-        let mut hooks = self.hooks.clone();
-        hooks = self
-            .url_variables
-            .iter()
-            .fold(hooks, |hooks, variable| hooks.with_variable(variable, text.clone()));
-        if let Some(password) = url::password(&self.app_url) {
-            hooks = hooks.hiding(password);
-        }
+        let hooks = self.hooks.clone().for_database(&self.url_variables, &text);
         let all = &self.config.migrate;
         run_all(&hooks, "migrate", all, context, &context.cancel).await
     }

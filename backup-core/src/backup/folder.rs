@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::BackupPlan;
 use super::claim::{self, Claim};
 use super::publish::{Written, create_manifest};
+use super::{BackupPlan, BackupReport};
 use crate::layout;
 use crate::memory::InMemory;
 use crate::pipeline::{self, Context, Flow, Policy, within};
-use crate::{Committed, Companion, Error, Manifest, Result, Sink, Storage};
+use crate::{Committed, Companion, Contents, Error, Manifest, Result, Sink, Storage};
 
 /// The storages that still take part, and those that failed on the way.
 pub(super) struct Folder<'a> {
@@ -230,8 +230,28 @@ impl<'a> Folder<'a> {
         self.failed.pop().map_or_else(nothing, |(_, error)| error)
     }
 
+    /// Ends the run: the backup is listed and its claims go, or everything that was written does.
+    pub(super) async fn conclude(
+        self,
+        written: Result<(Manifest, Contents)>,
+        context: &Context,
+    ) -> Result<BackupReport> {
+        match written {
+            Ok((manifest, contents)) => {
+                self.release_claims(context).await;
+                let stored_in =
+                    self.alive.iter().map(|storage| storage.name().to_owned()).collect();
+                Ok(BackupReport { manifest, contents, stored_in, failed: self.failed })
+            }
+            Err(cause) => {
+                self.discard(context).await;
+                Err(cause)
+            }
+        }
+    }
+
     /// Removes the claims: the backup is listed now.
-    pub(super) async fn release_claims(&self, context: &Context) {
+    async fn release_claims(&self, context: &Context) {
         let (key, limit) = (self.key(layout::CLAIM), self.plan.limits.sink_stall);
         let release = |storage: &'_ Arc<dyn Storage>| {
             let (storage, key) = (Arc::clone(storage), key.clone());
@@ -240,14 +260,8 @@ impl<'a> Folder<'a> {
         join_all(self.alive.iter().map(release)).await;
     }
 
-    /// Names of the storages that have the backup, and what happened to the others.
-    pub(super) fn verdict(self) -> (Vec<String>, Vec<(String, Error)>) {
-        let stored = self.alive.iter().map(|storage| storage.name().to_owned()).collect();
-        (stored, self.failed)
-    }
-
     /// Removes everything this run wrote.
-    pub(super) async fn discard(&self, context: &Context) {
+    async fn discard(&self, context: &Context) {
         let removals = self.held.iter().map(|storage| async move {
             if let Err(error) = self.remove_from(storage.as_ref()).await {
                 let name = storage.name();

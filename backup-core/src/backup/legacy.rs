@@ -62,17 +62,8 @@ pub async fn take_over(
     let claim = claim(&plan, used, context).await?;
     let id = claim.id;
     let mut folder = Folder::new(&plan, claim);
-    match write(&plan, file, id, &mut folder, context).await {
-        Ok((manifest, contents)) => {
-            folder.release_claims(context).await;
-            let (stored_in, failed) = folder.verdict();
-            Ok(BackupReport { manifest, contents, stored_in, failed })
-        }
-        Err(cause) => {
-            folder.discard(context).await;
-            Err(cause)
-        }
-    }
+    let written = write(&plan, file, id, &mut folder, context).await;
+    folder.conclude(written, context).await
 }
 
 async fn write(

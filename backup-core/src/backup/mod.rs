@@ -175,17 +175,8 @@ async fn run(plan: &BackupPlan, context: &Context) -> Result<BackupReport> {
     let claim = claim::claim(plan, used.as_ref(), context).await?;
     let id = claim.id;
     let mut folder = Folder::new(plan, claim);
-    match write_everything(plan, id, &mut folder, context).await {
-        Ok((manifest, contents)) => {
-            folder.release_claims(context).await;
-            let (stored_in, failed) = folder.verdict();
-            Ok(BackupReport { manifest, contents, stored_in, failed })
-        }
-        Err(cause) => {
-            folder.discard(context).await;
-            Err(cause)
-        }
-    }
+    let written = write_everything(plan, id, &mut folder, context).await;
+    folder.conclude(written, context).await
 }
 
 /// The job's folder belongs to one source: staging with production's configuration must not

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::pipe::{PipeReceiver, PipeSender, pipe};
 use super::standing::Standings;
 use super::{Context, Event, Limits, Policy};
+use super::{PipeReceiver, PipeSender, pipe};
 use crate::{Committed, Digest, Digester, Error, ErrorKind, Result, Sink, SinkWriter};
 
 /// A writer that has everything and waits for the judge.

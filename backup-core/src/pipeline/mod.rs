@@ -33,13 +33,13 @@ use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
 pub use cancel::Cancel;
+pub use pipe::{PipeReader, PipeReceiver, PipeSender, PipeWriter, pipe};
 pub use progress::{Context, Event, Progress, Silent};
 pub use stage::Stage;
 
 use crate::{Committed, Digest, Digester, Error, ErrorKind, Findings, Result, Sink, Source};
 pub(crate) use fanout::within;
 use fanout::{Ready, Written};
-use pipe::{PipeSender, pipe};
 
 /// Largest chunk in a pipe, in bytes.
 pub const CHUNK_BYTES: usize = 256 * 1024;

@@ -1,4 +1,4 @@
-//! The pipe between two stages: bounded, and with an explicit end.
+//! The pipe between two stages, tasks or threads: bounded, and with an explicit end.
 //!
 //! **Invariant:** a dropped end is a failure. Only [`PipeSender::end`] means "complete";
 //! with an ordinary channel a compressor would close a valid frame over half the data when
@@ -18,7 +18,10 @@ enum Packet {
 }
 
 /// A pipe that holds at most [`PIPE_DEPTH`] chunks of at most [`CHUNK_BYTES`].
-pub(super) fn pipe() -> (PipeSender, PipeReceiver) {
+///
+/// Its ends are asynchronous; a thread that blocks takes them as [`PipeSender::writer`] and
+/// [`PipeReceiver::reader`].
+pub fn pipe() -> (PipeSender, PipeReceiver) {
     let (sender, receiver) = mpsc::channel(PIPE_DEPTH);
     (PipeSender(sender), PipeReceiver(receiver))
 }
@@ -27,11 +30,20 @@ fn disconnected() -> Error {
     Error::new(ErrorKind::Disconnected, "pipeline", "the neighbouring stage stopped")
 }
 
-pub(super) struct PipeSender(mpsc::Sender<Packet>);
+/// The writing end of a [`pipe`]. Dropped without [`PipeSender::end`] it is a failure.
+pub struct PipeSender(mpsc::Sender<Packet>);
 
 impl PipeSender {
+    /// The same end for a thread that blocks.
+    pub fn writer(self) -> PipeWriter {
+        PipeWriter { pipe: self, gathered: BytesMut::new(), broken: false }
+    }
+
     /// Sends a chunk; an oversized one goes in pieces, so that the bound on memory holds.
-    pub(super) async fn send(&self, mut chunk: Bytes) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`] when the other end is gone.
+    pub async fn send(&self, mut chunk: Bytes) -> Result<()> {
         while !chunk.is_empty() {
             let piece = chunk.split_to(chunk.len().min(CHUNK_BYTES));
             self.0.send(Packet::Data(piece)).await.map_err(|_| disconnected())?;
@@ -40,16 +52,28 @@ impl PipeSender {
     }
 
     /// Says that the data is complete.
-    pub(super) async fn end(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`] when the other end is gone.
+    pub async fn end(self) -> Result<()> {
         self.0.send(Packet::End).await.map_err(|_| disconnected())
     }
 }
 
-pub(super) struct PipeReceiver(mpsc::Receiver<Packet>);
+/// The reading end of a [`pipe`].
+pub struct PipeReceiver(mpsc::Receiver<Packet>);
 
 impl PipeReceiver {
+    /// The same end for a thread that blocks.
+    pub fn reader(self) -> PipeReader {
+        PipeReader { pipe: self, chunk: Bytes::new(), state: ReadState::Flowing }
+    }
+
     /// The next chunk; `None` only after the sender said `end`.
-    pub(super) async fn recv(&mut self) -> Result<Option<Bytes>> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`] when the sender went away without.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>> {
         understand(self.0.recv().await)
     }
 }
@@ -62,8 +86,8 @@ fn understand(packet: Option<Packet>) -> Result<Option<Bytes>> {
     }
 }
 
-/// The reading end for a transform's thread.
-pub(super) struct PipeReader {
+/// The reading end for a thread. It fails where the sender went away without an end.
+pub struct PipeReader {
     pipe: PipeReceiver,
     chunk: Bytes,
     state: ReadState,
@@ -77,10 +101,6 @@ enum ReadState {
 }
 
 impl PipeReader {
-    pub(super) fn new(pipe: PipeReceiver) -> Self {
-        Self { pipe, chunk: Bytes::new(), state: ReadState::Flowing }
-    }
-
     /// Whether the sender went away without an end, whatever the transform made of it.
     pub(super) fn is_broken(&self) -> bool {
         self.state == ReadState::Broken
@@ -113,25 +133,25 @@ impl Read for PipeReader {
     }
 }
 
-/// The writing end for a transform's thread. Gathers small writes into whole chunks.
-pub(super) struct PipeWriter {
+/// The writing end for a thread. Gathers small writes into whole chunks. Dropped without
+/// [`PipeWriter::finish`] it is a failure.
+pub struct PipeWriter {
     pipe: PipeSender,
     gathered: BytesMut,
     broken: bool,
 }
 
 impl PipeWriter {
-    pub(super) fn new(pipe: PipeSender) -> Self {
-        Self { pipe, gathered: BytesMut::new(), broken: false }
-    }
-
     /// Whether the receiver went away, whatever the transform made of it.
     pub(super) fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Sends what is left and the explicit end.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// Sends what is left and the explicit end. Blocks its thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disconnected`] when the other end is gone.
+    pub fn finish(mut self) -> Result<()> {
         self.send_gathered().map_err(|e| Error::from_io("pipeline", e))?;
         self.pipe.0.blocking_send(Packet::End).map_err(|_| disconnected())
     }

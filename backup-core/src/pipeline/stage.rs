@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::pipe::{PipeReader, PipeReceiver, PipeSender, PipeWriter};
+use super::{PipeReceiver, PipeSender};
 use crate::{Error, ErrorKind, Result, Transform};
 
 /// A transform and the way it is used.
@@ -36,8 +36,8 @@ impl Stage {
 
     /// Runs to the end of the input. Blocks its thread.
     pub(super) fn work(&self, input: PipeReceiver, output: PipeSender) -> Result<()> {
-        let mut reader = PipeReader::new(input);
-        let mut writer = PipeWriter::new(output);
+        let mut reader = input.reader();
+        let mut writer = output.writer();
         let done = match self.direction {
             Direction::Encode => self.transform.encode(&mut reader, &mut writer),
             Direction::Decode => self.transform.decode(&mut reader, &mut writer),

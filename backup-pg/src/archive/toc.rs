@@ -6,7 +6,7 @@ use std::ops::Range;
 use backup_core::Result;
 use jiff::civil::DateTime;
 
-use super::fields::{Fields, MAX_TOC_BYTES, Stop, Text, damaged};
+use super::fields::{Fields, MAX_TOC_BYTES, Stop, damaged};
 use super::head::HeadParser;
 
 /// The version of an archive's format: `1.12` (PostgreSQL 10) to `1.16` (17 and 18).
@@ -16,6 +16,19 @@ pub struct ArchiveVersion {
     pub major: u8,
     /// 12 to 16.
     pub minor: u8,
+}
+
+impl ArchiveVersion {
+    /// The first major version whose pg_restore reads it.
+    pub(crate) fn first_reader(self) -> u32 {
+        match self.minor {
+            ..=12 => 10,
+            13 => 11,
+            14 => 12,
+            15 => 16,
+            _ => 17,
+        }
+    }
 }
 
 impl fmt::Display for ArchiveVersion {
@@ -310,45 +323,32 @@ impl TocParser {
 
     fn take_field(&mut self, field: Field) -> Result<(), Stop> {
         let at = self.fields.offset();
-        let entry = &mut self.open;
+        let (fields, entry) = (&mut self.fields, &mut self.open);
+        let exact = &mut entry.exact;
         match field {
-            Field::DumpId => match self.fields.int()? {
+            Field::DumpId => match fields.int()? {
                 id if id > 0 => entry.dump_id = id,
                 id => return Err(Stop::Damaged(damaged(at, format!("{id} is no entry's id")))),
             },
-            Field::HasData => entry.has_data = self.fields.int()? != 0,
-            Field::Ignored => drop(self.fields.text()?),
-            Field::Tag => put(&mut entry.tag, &mut entry.exact, self.fields.text()?),
-            Field::Desc => put(&mut entry.desc, &mut entry.exact, self.fields.text()?),
-            Field::Section => entry.section = section(at, self.fields.int()?)?,
-            Field::Defn => {
-                put(&mut entry.defn, &mut entry.exact, self.fields.text()?);
-                entry.places.defn = at..self.fields.offset();
-            }
-            Field::Drop => {
-                put(&mut entry.drop_stmt, &mut entry.exact, self.fields.text()?);
-                entry.places.drop_stmt = at..self.fields.offset();
-            }
-            Field::Copy => {
-                put(&mut entry.copy_stmt, &mut entry.exact, self.fields.text()?);
-                entry.places.copy_stmt = at..self.fields.offset();
-            }
+            Field::HasData => entry.has_data = fields.int()? != 0,
+            Field::Ignored => drop(fields.text()?),
+            Field::Tag => drop(take_text(fields, &mut entry.tag, exact)?),
+            Field::Desc => drop(take_text(fields, &mut entry.desc, exact)?),
+            Field::Section => entry.section = section(at, fields.int()?)?,
+            Field::Defn => entry.places.defn = take_text(fields, &mut entry.defn, exact)?,
+            Field::Drop => entry.places.drop_stmt = take_text(fields, &mut entry.drop_stmt, exact)?,
+            Field::Copy => entry.places.copy_stmt = take_text(fields, &mut entry.copy_stmt, exact)?,
             Field::Namespace => {
-                put(&mut entry.namespace, &mut entry.exact, self.fields.text()?);
-                entry.places.namespace = at..self.fields.offset();
+                entry.places.namespace = take_text(fields, &mut entry.namespace, exact)?;
             }
             Field::Tablespace => {
-                put(&mut entry.tablespace, &mut entry.exact, self.fields.text()?);
-                entry.places.tablespace = at..self.fields.offset();
+                entry.places.tablespace = take_text(fields, &mut entry.tablespace, exact)?;
             }
             Field::Relkind => {
-                let kind = u32::try_from(self.fields.int()?).ok().and_then(char::from_u32);
+                let kind = u32::try_from(fields.int()?).ok().and_then(char::from_u32);
                 entry.relkind = kind.filter(|kind| *kind != '\0');
             }
-            Field::Owner => {
-                put(&mut entry.owner, &mut entry.exact, self.fields.text()?);
-                entry.places.owner = at..self.fields.offset();
-            }
+            Field::Owner => entry.places.owner = take_text(fields, &mut entry.owner, exact)?,
             Field::Dependencies => return self.take_dependencies(),
             Field::DataState => return self.take_data_state(),
         }
@@ -386,11 +386,18 @@ impl TocParser {
     }
 }
 
-fn put(place: &mut String, exact: &mut bool, text: Option<Text>) {
-    if let Some(text) = text {
+/// Takes a text, where there is one, into its place; says where in the archive it stands.
+fn take_text(
+    fields: &mut Fields,
+    place: &mut String,
+    exact: &mut bool,
+) -> Result<Range<u64>, Stop> {
+    let at = fields.offset();
+    if let Some(text) = fields.text()? {
         *exact &= text.exact;
         *place = text.text;
     }
+    Ok(at..fields.offset())
 }
 
 fn section(at: u64, number: i64) -> Result<Section, Stop> {

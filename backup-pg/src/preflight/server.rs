@@ -3,7 +3,7 @@
 use backup_core::Result;
 
 use super::{Finding, Inquiry};
-use crate::ArchiveVersion;
+use crate::tools::how_to_install;
 
 const SUBJECT: &str = "server";
 
@@ -60,7 +60,7 @@ fn versions(inquiry: &Inquiry<'_>) -> Vec<Finding> {
 
 async fn tools(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
     let Some(archive) = inquiry.needs.archive else { return Ok(Vec::new()) };
-    let needed = inquiry.major.max(first_reader(archive));
+    let needed = inquiry.major.max(archive.first_reader());
     let installed = inquiry.options.search.installed().await?;
     if installed.iter().any(|tools| tools.version().major >= needed) {
         return Ok(Vec::new());
@@ -72,19 +72,6 @@ async fn tools(inquiry: &Inquiry<'_>) -> Result<Vec<Finding>> {
             "pg_restore {needed} or newer is needed (archive format {archive}, server {}); the newest here is {newest}",
             inquiry.major
         ),
-        format!(
-            "install the client tools of PostgreSQL {needed} or newer (Debian: apt-get install postgresql-client-{needed} from apt.postgresql.org)"
-        ),
+        how_to_install(needed),
     )])
-}
-
-/// The first major version whose pg_restore reads a format.
-pub(crate) fn first_reader(archive: ArchiveVersion) -> u32 {
-    match archive.minor {
-        ..=12 => 10,
-        13 => 11,
-        14 => 12,
-        15 => 16,
-        _ => 17,
-    }
 }

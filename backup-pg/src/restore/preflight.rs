@@ -11,6 +11,7 @@ use super::{RestoreOptions, STAGE};
 use crate::archive::{ArchiveVersion, Toc};
 use crate::database::TablespaceMap;
 use crate::globals::{Globals, GlobalsPlan, plan_globals};
+use crate::tools::how_to_install;
 use crate::{ClientTools, Server, ToolSearch};
 
 /// The largest text about a target's roles that is taken, in bytes.
@@ -23,7 +24,7 @@ pub(super) async fn choose_tools(
     server: &Server,
     archive: ArchiveVersion,
 ) -> Result<ClientTools> {
-    let needed = server.version().major.max(first_reader(archive));
+    let needed = server.version().major.max(archive.first_reader());
     let installed = search.installed().await?;
     installed
         .iter()
@@ -36,19 +37,8 @@ pub(super) async fn choose_tools(
                 STAGE,
                 format!("the archive has format {archive}, which pg_restore reads from {needed} on; the newest here is {newest}"),
             )
-            .next_step(format!("install the client tools of PostgreSQL {needed} or newer (Debian: apt-get install postgresql-client-{needed} from apt.postgresql.org)"))
+            .next_step(how_to_install(needed))
         })
-}
-
-/// The first major version whose pg_restore reads a format.
-fn first_reader(archive: ArchiveVersion) -> u32 {
-    match archive.minor {
-        ..=12 => 10,
-        13 => 11,
-        14 => 12,
-        15 => 16,
-        _ => 17,
-    }
 }
 
 /// Refuses unless every tablespace is there, under its own name or the one it is mapped to.

@@ -4,19 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-
-fn newest_local() -> PathBuf {
-    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .unwrap()
-        .filter_map(|entry| {
-            let path = entry.unwrap().path();
-            let major = path.file_name()?.to_str()?.parse().ok()?;
-            path.join("bin/initdb").exists().then(|| (major, path.join("bin")))
-        })
-        .collect();
-    found.sort();
-    found.pop().unwrap().1
-}
+use crate::test_server::bin_dir;
 
 fn fresh_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -43,7 +31,7 @@ fn a_socket_server_starts_answers_and_leaves_nothing() {
         settings: vec![("cluster_name".into(), "it's \\ mine".into())],
         ..Default::default()
     };
-    let mut server = ThrowawayServer::start(&newest_local(), &folder, &options).unwrap();
+    let mut server = ThrowawayServer::start(&bin_dir(), &folder, &options).unwrap();
     let url = server.connection_string("postgres");
     assert_eq!(ask(&url, "SHOW cluster_name").unwrap(), "it's \\ mine");
     assert_eq!(ask(&url, "SHOW listen_addresses").unwrap(), "");
@@ -61,7 +49,7 @@ fn a_tcp_server_asks_for_the_password_everywhere() {
         password: Some("s3cret: /@%ä".to_owned().into()),
         ..Default::default()
     };
-    let server = ThrowawayServer::start(&newest_local(), &fresh_folder(), &options).unwrap();
+    let server = ThrowawayServer::start(&bin_dir(), &fresh_folder(), &options).unwrap();
     let url = server.connection_string("postgres");
     assert_eq!(ask(&url, "SELECT 1").unwrap(), "1");
     assert!(ask(&url.replace("s3cret", "guess"), "SELECT 1").unwrap_err().contains("password"));
@@ -78,11 +66,11 @@ fn a_tcp_server_asks_for_the_password_everywhere() {
 fn tcp_without_a_password_and_a_folder_in_use_are_refused() {
     let options = ThrowawayOptions { tcp: true, ..Default::default() };
     let folder = fresh_folder();
-    let error = ThrowawayServer::start(&newest_local(), &folder, &options).unwrap_err();
+    let error = ThrowawayServer::start(&bin_dir(), &folder, &options).unwrap_err();
     assert_eq!(error.kind(), backup_core::ErrorKind::Usage);
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("precious"), "data").unwrap();
-    let error = ThrowawayServer::start(&newest_local(), &folder, &Default::default()).unwrap_err();
+    let error = ThrowawayServer::start(&bin_dir(), &folder, &Default::default()).unwrap_err();
     assert_eq!(error.kind(), backup_core::ErrorKind::Refused);
     assert_eq!(fs::read(folder.join("precious")).unwrap(), b"data");
     fs::remove_dir_all(folder).unwrap();
@@ -91,7 +79,7 @@ fn tcp_without_a_password_and_a_folder_in_use_are_refused() {
 #[test]
 fn it_comes_back_after_a_crash_with_its_data() {
     let mut server =
-        ThrowawayServer::start(&newest_local(), &fresh_folder(), &Default::default()).unwrap();
+        ThrowawayServer::start(&bin_dir(), &fresh_folder(), &Default::default()).unwrap();
     let url = server.connection_string("postgres");
     ask(&url, "CREATE TABLE kept AS SELECT 42 AS answer").unwrap();
     ask(&url, "CHECKPOINT").unwrap();
@@ -108,7 +96,7 @@ fn it_comes_back_after_a_crash_with_its_data() {
 #[test]
 fn a_dropped_server_is_gone_and_a_failed_start_leaves_nothing_and_says_why() {
     let folder = fresh_folder();
-    let server = ThrowawayServer::start(&newest_local(), &folder, &Default::default()).unwrap();
+    let server = ThrowawayServer::start(&bin_dir(), &folder, &Default::default()).unwrap();
     let pid = server.pid().unwrap();
     drop(server);
     assert!(!is_up(pid) && !folder.exists());
@@ -117,7 +105,7 @@ fn a_dropped_server_is_gone_and_a_failed_start_leaves_nothing_and_says_why() {
         settings: vec![("max_connections".into(), "many".into())],
         ..Default::default()
     };
-    let error = ThrowawayServer::start(&newest_local(), &folder, &options).unwrap_err();
+    let error = ThrowawayServer::start(&bin_dir(), &folder, &options).unwrap_err();
     assert!(error.causes().concat().contains("max_connections"), "{error:?}");
     assert!(!folder.exists());
 }
@@ -125,7 +113,7 @@ fn a_dropped_server_is_gone_and_a_failed_start_leaves_nothing_and_says_why() {
 #[test]
 fn the_watcher_ends_a_server_whose_owner_died() {
     let mut server =
-        ThrowawayServer::start(&newest_local(), &fresh_folder(), &Default::default()).unwrap();
+        ThrowawayServer::start(&bin_dir(), &fresh_folder(), &Default::default()).unwrap();
     // Closing our end of the pipe is what our death does.
     drop(server.running.as_mut().unwrap().watcher.as_mut().unwrap().stdin.take());
     let ended = wait_for(&mut server.running.as_mut().unwrap().server, STOP_TIMEOUT);
@@ -138,7 +126,7 @@ fn what_dead_owners_left_is_swept_and_nothing_else() {
     fs::create_dir(&parent).unwrap();
     fs::set_permissions(&parent, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
     let options = ThrowawayOptions::default();
-    let start = |folder: &Path| ThrowawayServer::start(&newest_local(), folder, &options).unwrap();
+    let start = |folder: &Path| ThrowawayServer::start(&bin_dir(), folder, &options).unwrap();
 
     let alive = ScratchFolder::make(&parent, "mine_").unwrap();
     let running = start(alive.path());

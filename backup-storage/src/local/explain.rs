@@ -5,15 +5,10 @@ use std::path::Path;
 
 use backup_core::{Error, ErrorKind};
 
+use crate::doing::Doing;
+
 /// `EIO`, which [`io::ErrorKind`] has no name for.
 const IO_ERROR: i32 = 5;
-
-/// What was being done: a refusal means something else to a reader than to a writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
-    Read,
-    Write,
-}
 
 /// An error of `stage` for an I/O error that struck while `verb` ("write", "list") was done
 /// to `path`. An [`Error`] carried inside comes out unchanged.

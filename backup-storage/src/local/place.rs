@@ -10,8 +10,9 @@ use backup_core::{ByteRange, Error, ErrorKind, ObjectInfo, Result};
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 
-use super::explain::{Doing, explain};
+use super::explain::explain;
 use super::partial;
+use crate::doing::Doing;
 
 /// How often folders are made again that a delete on the side removed as empty.
 const FOLDER_ATTEMPTS: u32 = 100;

@@ -5,13 +5,7 @@ use std::fmt;
 use backup_core::{Error, ErrorKind};
 
 use super::answer::{NoAnswer, Refusal};
-
-/// What was being done: whoever can't read does not know, whoever can't write has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
-    Read,
-    Write,
-}
+use crate::doing::Doing;
 
 /// Where a storage is, in the words of its service.
 #[derive(Debug, Clone)]

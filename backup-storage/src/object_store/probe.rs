@@ -5,10 +5,10 @@ use jiff::{SignedDuration, Timestamp};
 use opendal::{Buffer, ErrorKind};
 
 use super::answer::Refusal;
-use super::explain::Doing;
 use super::service::Object;
 use super::store::Store;
 use super::writer::fresh_mark;
+use crate::doing::Doing;
 
 /// What the probe object holds.
 pub(super) const CONTENT: &[u8] =

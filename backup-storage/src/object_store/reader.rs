@@ -13,10 +13,10 @@ use opendal::options::ReaderOptions;
 use opendal::{Buffer, BufferStream, BytesRange, ErrorKind};
 
 use super::answer::{NoAnswer, Refusal};
-use super::explain::Doing;
 use super::probe::why;
 use super::service::Outcome;
 use super::store::Store;
+use crate::doing::Doing;
 
 /// An object being read. Holds what the network handed over last; the rest waits in the
 /// kernel's buffers until it is asked for.

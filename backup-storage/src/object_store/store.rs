@@ -18,10 +18,11 @@ use opendal::options::{ListOptions, StatOptions};
 use opendal::{Buffer, EntryMode, Metadata, Operator};
 
 use super::answer::Refusal;
-use super::explain::{Doing, Place, explain};
+use super::explain::{Place, explain};
 use super::reader::Reader;
 use super::service::{Object, Outcome, Service};
 use super::writer::{Writer, fresh_mark, is_clear};
+use crate::doing::Doing;
 
 /// Objects in a bucket, whatever the service.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::answer::{NoAnswer, Refusal};
-use super::explain::Doing;
 use super::parts::{Gathered, Growth};
 use super::service::{Object, Outcome, Stored, Upload};
 use super::store::Store;
+use crate::doing::Doing;
 use crate::leftover::with_leftover;
 
 /// How long an abort waits for the answer to the start of an upload, whose id it needs.

@@ -6,16 +6,10 @@ use super::connection::{Connection, Space};
 use super::link::Failed;
 use super::packet;
 use super::session::Trouble;
+use crate::doing::Doing;
 
 /// Less free space than this is a full disk, in bytes: servers don't say why a write failed.
 const FULL_BELOW: u64 = 1024 * 1024;
-
-/// What was being done: a refusal means something else to a reader than to a writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
-    Read,
-    Write,
-}
 
 /// What was being done to which path, in which storage.
 #[derive(Debug, Clone, Copy)]

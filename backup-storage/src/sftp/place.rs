@@ -7,11 +7,12 @@ use backup_core::{ByteRange, Error, ErrorKind, ObjectInfo, Result};
 use jiff::Timestamp;
 
 use super::connection::{Connection, Handle, path_request};
-use super::explain::{Attempt, Doing};
+use super::explain::Attempt;
 use super::link::{Failed, Link};
 use super::packet::{self, Attributes};
 use super::partial;
 use super::session::{Answer, Trouble};
+use crate::doing::Doing;
 
 /// How often folders are made again that a delete on the side removed as empty.
 const FOLDER_ATTEMPTS: u32 = 100;

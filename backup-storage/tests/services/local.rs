@@ -40,21 +40,11 @@ async fn all_sizes_and_all_pages() {
 
 #[tokio::test]
 async fn a_committed_object_streams_as_a_source_does() {
-    struct Stored(Local);
-    #[async_trait::async_trait]
-    impl backup_core::Source for Stored {
-        fn name(&self) -> &str {
-            "stored"
-        }
-        async fn open(&self) -> Result<Box<dyn backup_core::SourceStream>> {
-            Storage::open(&self.0, "x", ByteRange::ALL).await
-        }
-    }
     let scratch = tempfile::tempdir().unwrap();
     let storage = Local::new("local", scratch.path().join("root")).unwrap();
     let data = random(1, 3_000_000);
     write(&storage, "x", &data).await.unwrap();
-    conformance::source(&Stored(storage), &data).await.unwrap();
+    conformance::source(&crate::Stored(&storage, "x"), &data).await.unwrap();
 }
 
 async fn write(storage: &Local, key: &str, data: &[u8]) -> Result<()> {

@@ -25,3 +25,19 @@ mod s3_versions;
 mod sftp;
 #[cfg(all(feature = "s3", feature = "gcs", feature = "azure", feature = "sftp"))]
 mod surroundings;
+
+/// An object of a storage, as the source that it is.
+#[cfg(any(feature = "local", feature = "sftp"))]
+struct Stored<'a>(&'a dyn backup_core::Storage, &'static str);
+
+#[cfg(any(feature = "local", feature = "sftp"))]
+#[async_trait::async_trait]
+impl backup_core::Source for Stored<'_> {
+    fn name(&self) -> &str {
+        "stored"
+    }
+
+    async fn open(&self) -> backup_core::Result<Box<dyn backup_core::SourceStream>> {
+        self.0.open(self.1, backup_core::ByteRange::ALL).await
+    }
+}

@@ -144,21 +144,11 @@ async fn two_hundred_megabytes_come_back() {
 
 #[tokio::test]
 async fn a_committed_object_streams_as_a_source_does() {
-    struct Stored(Sftp);
-    #[async_trait::async_trait]
-    impl backup_core::Source for Stored {
-        fn name(&self) -> &str {
-            "stored"
-        }
-        async fn open(&self) -> Result<Box<dyn backup_core::SourceStream>> {
-            Storage::open(&self.0, "x", ByteRange::ALL).await
-        }
-    }
     let server = SftpServer::start().await.unwrap();
     let storage = storage(&server);
     let data = random(1, 3_000_000);
     write(&storage, "x", &data).await.unwrap();
-    conformance::source(&Stored(storage), &data).await.unwrap();
+    conformance::source(&crate::Stored(&storage, "x"), &data).await.unwrap();
 }
 
 #[tokio::test]

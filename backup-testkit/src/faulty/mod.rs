@@ -1,15 +1,15 @@
 //! Ends that break on purpose, at a chosen byte, moment or call.
 
 mod calls;
+mod intercepted;
 mod reads;
-mod refusing;
 mod sink;
 mod source;
 mod transform;
 
 pub use calls::{CountedStorage, FailCalls};
+pub use intercepted::{Call, Intercepted};
 pub use reads::{FaultyReads, ReadFault};
-pub use refusing::WriteOnly;
 pub use sink::{FaultySink, FaultyStorage, SinkFault};
 pub use source::{FaultySource, SourceFault};
 pub use transform::{FaultyTransform, TransformFault};

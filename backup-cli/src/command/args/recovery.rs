@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::From;
+use super::{From, KeyFiles};
 
 /// `rekey`
 #[derive(Debug, Args)]
@@ -81,15 +81,9 @@ pub struct RecoverArgs {
     /// from the storage of the same URL in --config [default: all storages of --config]
     #[arg(long, value_name = "URL")]
     pub from: Vec<String>,
-    /// File whose first line is the passphrase
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Private key that opens backups; may be given several times
-    #[arg(long = "secret-key", value_name = "FILE")]
-    pub secret_keys: Vec<PathBuf>,
-    /// File whose first line opens a protected private key
-    #[arg(long, value_name = "FILE")]
-    pub secret_key_passphrase_file: Option<PathBuf>,
+    /// What opens them.
+    #[command(flatten)]
+    pub keys: KeyFiles,
     /// Public key whose signature proves that a backup is ours; may be given several times
     #[arg(long = "trusted-signer", value_name = "FILE")]
     pub trusted_signers: Vec<PathBuf>,
