@@ -1,5 +1,6 @@
 //! Dumps of the old scripts become backups: listed, verified, restored, and never taken twice.
 
+mod configs;
 mod held;
 
 use std::path::PathBuf;
@@ -45,9 +46,14 @@ impl Old {
 
     /// Runs what the old scripts ran.
     async fn write(&self, name: &str, pipe: &str) {
+        self.shell(&format!("pg_dump -Fc | {pipe} > old/{name}")).await;
+    }
+
+    /// Runs a script in the scratch; `$GPG` encrypts.
+    async fn shell(&self, script: &str) {
         let script = format!(
             "set -euo pipefail; GPG='gpg --batch --quiet --pinentry-mode loopback --passphrase-file {} --symmetric'; \
-             pg_dump -Fc | {pipe} > old/{name}; gpgconf --kill all",
+             {script}\ngpgconf --kill all",
             self.scratch.path("key").display()
         );
         let mut command = Command::new("bash");
@@ -183,7 +189,7 @@ async fn what_is_damaged_is_named_and_stays() {
     let bytes = std::fs::read(&cut).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     std::fs::write(old.file(OLD[2].0), "").unwrap();
-    std::fs::write(old.file("config_backup_20260104_030000.tar.gz"), "x").unwrap();
+    std::fs::write(old.file("db_backup_20260104_030000.dump"), "SELECT 1;\n").unwrap();
     let originals = old.originals();
 
     let done = old.adopt(&["--apply"]).await.expect(4);
