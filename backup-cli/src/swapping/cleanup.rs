@@ -65,7 +65,12 @@ impl Deployment {
         context: &Context,
     ) -> Result<Vec<Leftover>> {
         let site = context.cancel.guard(self.site(target)).await?;
-        let (_ticket, _job) = site.lock(self)?;
+        let (ticket, _job) = site.lock(self)?;
+        if let Some(run) = ticket.killed() {
+            context.warn(&format!(
+                "restore {run} was killed, and the services may stand still: `restore --rollback` or `restore --continue` starts them"
+            ));
+        }
         context.step("looking for a verified backup");
         let newest_verified = self.newest_verified(&site, context).await?;
         let order =
