@@ -81,6 +81,7 @@ impl Deployment {
             false => swap.cleanup(&order).await?,
         };
         let mut left: Vec<Leftover> = items.into_iter().map(Leftover::from).collect();
+        left.extend(context.cancel.guard(swap.state()).await?.unmarked.into_iter().map(unmarked));
         left.extend(clean_up_unfinished(&site.admin, dry_run).await?);
         Ok(left)
     }
@@ -136,6 +137,14 @@ impl Deployment {
 /// the config's word has to do.
 fn tells_of_a_whole_database(inventory: &Inventory) -> bool {
     inventory.tables.iter().all(|table| table.data != TableData::Excluded)
+}
+
+/// One that is called as ours are: it is for whoever knows it to say whose it is.
+fn unmarked(database: String) -> Leftover {
+    let outcome = CleanupOutcome::Kept(format!(
+        "it is called like a database of a restore and carries no mark of one; look into it, and when nobody needs it: dropdb {database}"
+    ));
+    Leftover { database, run: None, bytes: None, window: None, outcome }
 }
 
 /// Drops what killed restores were filling; what can't be dropped is told in its entry.
