@@ -151,7 +151,11 @@ fn inventory_text(inventory: &Inventory) -> String {
         let locale = database.locale.as_deref().unwrap_or("default");
         text.push_str(&format!("  Encoding {}, locale {locale}\n", database.encoding));
     }
-    for (what, names) in [("Roles", &inventory.roles), ("Extensions", &inventory.extensions)] {
+    let filters = inventory.filters.iter().flat_map(|filters| filters.leave_out());
+    let filters: Vec<String> = filters.map(str::to_owned).collect();
+    for (what, names) in
+        [("Filters", &filters), ("Roles", &inventory.roles), ("Extensions", &inventory.extensions)]
+    {
         if !names.is_empty() {
             text.push_str(&format!("  {what}: {}\n", names.join(", ")));
         }
