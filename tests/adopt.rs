@@ -144,19 +144,8 @@ async fn an_old_dump_comes_back_by_hand() {
     let note = std::fs::read_to_string(folder.join("RESTORE.md")).unwrap();
     let blocks = note.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let script: String = blocks.collect();
-    let mut command = Command::new("bash");
-    let tools = client_tools(15).unwrap();
-    command
-        .args(["-euc", &script])
-        .current_dir(&folder)
-        .env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()))
-        .env("PASSPHRASE_FILE", old.scratch.path("key"))
-        .env("GNUPGHOME", old.scratch.path("gnupg"))
-        .env("PGHOST", old.server.host())
-        .env("PGPORT", old.server.port().to_string())
-        .env("PGUSER", SUPERUSER)
-        .env("PGPASSWORD", PASSWORD);
-    finish(command).await.expect(0);
+    let folder = folder.display();
+    old.shell(&format!("export PASSPHRASE_FILE=$PWD/key; cd {folder}; {script}")).await;
     assert_eq!(claims_digest(&old.server, CLAIMS).await, wanted);
 }
 
