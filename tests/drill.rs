@@ -118,6 +118,7 @@ async fn a_backup_that_comes_back_is_proven_in_every_storage() {
     let report = drilled.drill(&["--report", "page.html"]).await.expect(0).json();
 
     assert_eq!(report["verdict"], "passed");
+    assert_eq!(report["restored"], true);
     for (name, rows) in [("visits", 2000), ("empty", 0)] {
         let table = table(&report, name);
         assert_eq!(table["rows"], rows);
@@ -259,6 +260,7 @@ async fn a_damaged_backup_fails_its_drill() {
     }
     let failed = drilled.drill(&[]).await.expect(4).json();
     assert_eq!(failed["verdict"], "failed");
+    assert_eq!(failed["restored"], false);
     assert_eq!(failed["tables"].as_array().unwrap().len(), 0);
     for proofs in drilled.proofs() {
         assert!(proofs.len() == 1 && proofs[0].ends_with("-drill-failed.json"), "{proofs:?}");

@@ -96,10 +96,12 @@ fn as_text(report: &DrillReport) -> String {
         false => report.place.server.clone(),
     };
     let mut text = format!(
-        "{verdict} {} from {}, restored to {server} (PostgreSQL {}) in {}\n",
+        "{verdict} {} from {}, {} {server} (PostgreSQL {}) {} {}\n",
         backup.id,
         backup.read_from,
+        if report.restored { "restored to" } else { "not restored to" },
         report.place.server_version,
+        if report.restored { "in" } else { "after" },
         output::duration(times.restore),
     );
     for problem in report.problems.iter().take(PRINTED_PROBLEMS) {
@@ -112,7 +114,10 @@ fn as_text(report: &DrillReport) -> String {
     if !report.checks.is_empty() {
         lines.push((
             "Checks",
-            format!("{} of {} true", page::checks_passed(report), report.checks.len()),
+            match report.checks_run() {
+                0 => "not run: it did not come to that".to_owned(),
+                _ => format!("{} of {} true", report.checks_passed(), report.checks.len()),
+            },
         ));
     }
     lines.push((
@@ -140,6 +145,9 @@ fn problem_text(problem: &Problem) -> String {
 }
 
 fn tables_text(report: &DrillReport) -> String {
+    if !report.restored {
+        return "not compared: it did not come to that".to_owned();
+    }
     let (exact, counted) = (report.tables_exact(), report.tables_counted());
     format!(
         "{exact} of {} compared row by row, {counted} by their number of rows ({} rows)",

@@ -88,7 +88,7 @@ impl Deployment {
         let origin = reader.origin(self.keys().await?.authenticate().as_deref()).await?;
         let place =
             Place::prepare(self, reader.manifest(), source.plain_bytes, options, context).await?;
-        let mut report = blank_report(&place, started);
+        let mut report = blank_report(&place, started, &self.config().drill.checks);
         report.backup = run::backup_facts(entry, part, contents, origin);
         report.notes.extend(other_version);
         report.times.prepare = began.elapsed();
@@ -116,7 +116,8 @@ impl Deployment {
     }
 }
 
-fn blank_report(place: &Place, started: Timestamp) -> DrillReport {
+fn blank_report(place: &Place, started: Timestamp, checks: &[String]) -> DrillReport {
+    let not_run = |sql: &String| CheckResult { sql: sql.clone(), outcome: CheckOutcome::NotRun };
     DrillReport {
         verdict: Verdict::NotProven,
         problems: Vec::new(),
@@ -134,13 +135,14 @@ fn blank_report(place: &Place, started: Timestamp) -> DrillReport {
         tool: TOOL.to_owned(),
         host: wiring::host_name(),
         times: Times::default(),
+        restored: false,
         tables: Vec::new(),
         large_objects: None,
         schema: SchemaResult {
             not_compared: Some("it did not come to that".to_owned()),
             ..SchemaResult::default()
         },
-        checks: Vec::new(),
+        checks: checks.iter().map(not_run).collect(),
         notes: Vec::new(),
         left_behind: None,
         proofs: Vec::new(),

@@ -38,6 +38,8 @@ pub struct DrillReport {
     pub host: String,
     /// How long each step took.
     pub times: Times,
+    /// Whether the restore came to its end; nothing is compared when it did not.
+    pub restored: bool,
     /// Every table.
     pub tables: Vec<TableResult>,
     /// The large objects; `None` when it did not come to that, or the backup has none.
@@ -247,6 +249,8 @@ pub enum CheckOutcome {
     Failed(String),
     /// It could not be run.
     Error(String),
+    /// The drill did not come to it.
+    NotRun,
 }
 
 /// A proof that was stored, or could not be.
@@ -261,6 +265,16 @@ pub struct StoredProof {
 }
 
 impl DrillReport {
+    /// The user's checks that were run.
+    pub fn checks_run(&self) -> usize {
+        self.checks.iter().filter(|check| check.outcome != CheckOutcome::NotRun).count()
+    }
+
+    /// The user's checks that are true.
+    pub fn checks_passed(&self) -> usize {
+        self.checks.iter().filter(|check| check.outcome == CheckOutcome::Passed).count()
+    }
+
     /// Tables whose every row was compared.
     pub fn tables_exact(&self) -> usize {
         self.tables.iter().filter(|table| table.content == Outcome::Equal).count()

@@ -144,6 +144,7 @@ impl Run<'_> {
                 "the database was there before: nothing in it is touched",
             ));
         }
+        report.restored = true;
         toc.ok_or_else(|| Error::failed(STAGE, "the restore ended without a table of contents"))
     }
 
@@ -299,7 +300,7 @@ fn of_definition(difference: &SchemaDifference) -> Problem {
 fn of_check(check: &CheckResult) -> Option<Problem> {
     let sql = &check.sql;
     match &check.outcome {
-        CheckOutcome::Passed => None,
+        CheckOutcome::Passed | CheckOutcome::NotRun => None,
         CheckOutcome::Failed(answer) => {
             let text = format!("the check `{sql}` gave {answer}");
             Some(failure(text, "a check of the user's is not true"))

@@ -24,6 +24,7 @@ pub fn checks(page: &mut String, report: &DrillReport) {
             CheckOutcome::Error(error) => {
                 ("open", format!("– not run<span class=\"why\">{}</span>", escape(error)))
             }
+            CheckOutcome::NotRun => ("open", "– not run".to_owned()),
         };
         let _ = writeln!(
             page,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use backup_cli::drill::{CheckOutcome, DrillReport, Outcome, Verdict};
+use backup_cli::drill::{DrillReport, Outcome, Verdict};
 use jiff::Timestamp;
 
 use super::escape::{escape, name};
@@ -109,25 +109,38 @@ fn failed(report: &DrillReport) -> String {
     let came_back = !report.tables.is_empty()
         && !tables.clone().any(|table| table.differs())
         && report.schema.differences.is_empty();
-    let what = match came_back {
-        true => "The backup came back as it was made, but not every configured check is true.",
-        false => "What came back is not what was backed up.",
+    let what = match (report.restored, came_back) {
+        (false, _) => "The backup could not be restored.",
+        (true, true) => {
+            "The backup came back as it was made, but not every configured check is true."
+        }
+        (true, false) => "What came back is not what was backed up.",
     };
     format!("{what} Do not rely on this backup until the findings below are understood.")
 }
 
 fn facts(page: &mut String, report: &DrillReport) {
     let started = report.started;
-    let restored = match report.times.restore {
-        took if took.is_zero() => "–".to_owned(),
-        took => output::duration(took),
+    let (restored, until) = match report.restored {
+        true => {
+            (output::duration(report.times.restore), "from the first byte to a usable database")
+        }
+        false => ("–".to_owned(), "the restore did not come to its end"),
     };
-    let rows = output::count(report.rows());
+    let rows = match report.restored {
+        true => output::count(report.rows()),
+        false => "–".to_owned(),
+    };
+    let tables = match report.tables_counted() {
+        0 => "in no table".to_owned(),
+        1 => "in 1 table".to_owned(),
+        counted => format!("in {} tables", output::count(counted as u64)),
+    };
     let facts = [
         ("Drilled", date(started), format!("at {} UTC", started.strftime("%H:%M"))),
         ("Age of the backup", age(report), "when the drill began".to_owned()),
-        ("Time to restore", restored, "from the first byte to a usable database".to_owned()),
-        ("Rows compared", rows, format!("in {} tables", report.tables_counted())),
+        ("Time to restore", restored, until.to_owned()),
+        ("Rows compared", rows, tables),
     ];
     page.push_str("<dl class=\"facts\">\n");
     for (what, value, more) in facts {
@@ -143,11 +156,6 @@ fn date(at: Timestamp) -> String {
 fn age(report: &DrillReport) -> String {
     let Some(taken) = report.backup.started else { return "–".to_owned() };
     output::ago(taken, report.started).trim_end_matches(" ago").to_owned()
-}
-
-/// The user's checks that are true.
-pub fn checks_passed(report: &DrillReport) -> usize {
-    report.checks.iter().filter(|check| check.outcome == CheckOutcome::Passed).count()
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use backup_cli::drill::{
-    BackupFacts, CheckResult, PlaceFacts, Problem, SchemaDifference, SchemaResult, StoredProof,
-    TableResult, Times,
+    BackupFacts, CheckOutcome, CheckResult, PlaceFacts, Problem, SchemaDifference, SchemaResult,
+    StoredProof, TableResult, Times,
 };
 
 use super::*;
@@ -67,6 +67,7 @@ fn report(verdict: Verdict, text: &str) -> DrillReport {
         tool: text(),
         host: text(),
         times: Times { restore: Duration::from_secs(3), ..Times::default() },
+        restored: true,
         tables: vec![
             table(&text(), Outcome::Equal, Outcome::NotCompared(text())),
             table("other", Outcome::Equal, Outcome::Differs),
@@ -142,4 +143,32 @@ fn the_sentence_says_no_more_than_was_proven() {
     assert!(sentence(&[Outcome::Equal, not()]).contains("Every row of 1 of 2 tables"));
     assert!(sentence(&[not(), not()]).contains("content was not compared"));
     assert!(sentence(&[]).contains("no rows"));
+}
+
+/// A page must not praise what did not happen.
+#[test]
+fn of_a_restore_that_failed_nothing_is_told_but_that() {
+    let mut failed = report(Verdict::Failed, "it is damaged");
+    failed.restored = false;
+    (failed.tables, failed.large_objects) = (Vec::new(), None);
+    failed.schema = SchemaResult {
+        not_compared: Some("it did not come to that".to_owned()),
+        ..SchemaResult::default()
+    };
+    failed.checks = vec![CheckResult { sql: "select".to_owned(), outcome: CheckOutcome::NotRun }];
+    let page = render(&failed);
+    for told in [
+        "The backup could not be restored.",
+        "✘ failed",
+        "<dd>–<small>the restore did not come to its end</small></dd>",
+        "Not compared: the restore did not come to its end.",
+        "None of 1 configured SQL checks was run.",
+    ] {
+        assert!(page.contains(told), "{told}");
+    }
+    for untrue in ["Every byte read", "✔", "usable database", "Equal in", "No SQL checks"] {
+        assert!(!page.contains(untrue), "{untrue}");
+    }
+    failed.verdict = Verdict::NotProven;
+    assert!(render(&failed).contains("– not finished"));
 }

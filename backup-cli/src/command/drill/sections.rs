@@ -6,7 +6,6 @@ use std::time::Duration;
 use backup_cli::drill::{DrillReport, Outcome, TableResult, Verdict};
 
 use super::escape::{escape, name};
-use super::page::checks_passed;
 use crate::command::output;
 
 /// What is wrong, the worst first. Nothing when nothing is.
@@ -54,27 +53,8 @@ pub fn mark((class, text): Mark) -> String {
 
 /// Every comparison, with its result and how it was made.
 pub fn compared(page: &mut String, report: &DrillReport) {
-    let came_back = !report.tables.is_empty() || report.schema.not_compared.is_none();
-    let mut rows: Vec<(&str, Mark, String)> = Vec::new();
-    let restored = if came_back { DONE } else { ("open", "– not finished") };
-    rows.push((
-        "Restore",
-        restored,
-        "Every byte read had its recorded SHA-256, was decrypted and unpacked without a fault, and PostgreSQL's own pg_restore ended without an error.".to_owned(),
-    ));
-    let all = report.tables.iter().filter(|table| table.rows.is_some()).count();
-    rows.push((
-        "Number of rows",
-        overall(report, |t| &t.count),
-        format!(
-            "Equal in {} of {all} tables that have rows in the backup, counted again.",
-            count(report, |t| &t.count)
-        ),
-    ));
-    rows.push(("Content of rows", overall(report, |t| &t.content), format!(
-        "Equal in {} of {all} tables: a keyed 256-bit hash of each row, summed up, against the sum taken during the backup.",
-        count(report, |t| &t.content)
-    )));
+    let mut rows = vec![restore_row(report)];
+    rows.extend(row_rows(report));
     if let Some(objects) = &report.large_objects {
         rows.push((
             "Large objects",
@@ -83,18 +63,7 @@ pub fn compared(page: &mut String, report: &DrillReport) {
         ));
     }
     rows.push(("Definitions", schema_mark(report), schema_how(report)));
-    if report.checks.is_empty() {
-        rows.push(("Own checks", ("open", "– none"), "No SQL checks are configured.".to_owned()));
-    } else {
-        let all = report.checks.len();
-        let passed = checks_passed(report);
-        let result = if passed == all { ("good", "✔ true") } else { ("bad", "✘ not all true") };
-        rows.push((
-            "Own checks",
-            result,
-            format!("{passed} of {all} configured SQL checks gave true."),
-        ));
-    }
+    rows.push(check_row(report));
     page.push_str("<section>\n<h2>What was compared</h2>\n<table class=\"compared\">\n<thead><tr><th scope=\"col\">What</th><th scope=\"col\">Result</th><th scope=\"col\">How</th></tr></thead>\n<tbody>\n");
     for (what, result, how) in rows {
         let _ = writeln!(
@@ -105,6 +74,61 @@ pub fn compared(page: &mut String, report: &DrillReport) {
         );
     }
     page.push_str("</tbody>\n</table>\n</section>\n");
+}
+
+/// What was looked at, what came of it, and how.
+type Row = (&'static str, Mark, String);
+
+const NOT_RESTORED: &str = "Not compared: the restore did not come to its end.";
+
+fn restore_row(report: &DrillReport) -> Row {
+    let (mark, how) = match (report.restored, report.verdict) {
+        (true, _) => (
+            DONE,
+            "Every byte read had its recorded SHA-256, was decrypted and unpacked without a \
+             fault, and PostgreSQL's own pg_restore ended without an error.",
+        ),
+        (false, Verdict::Failed) => (("bad", "✘ failed"), "See what is wrong, above."),
+        (false, _) => (("open", "– not finished"), "See what kept it from its end, above."),
+    };
+    ("Restore", mark, how.to_owned())
+}
+
+fn row_rows(report: &DrillReport) -> [Row; 2] {
+    let (number, content) = ("Number of rows", "Content of rows");
+    if !report.restored {
+        return [number, content].map(|what| (what, OPEN, NOT_RESTORED.to_owned()));
+    }
+    let all = report.tables.iter().filter(|table| table.rows.is_some()).count();
+    let counted = format!(
+        "Equal in {} of {all} tables that have rows in the backup, counted again.",
+        count(report, |t| &t.count)
+    );
+    let hashed = format!(
+        "Equal in {} of {all} tables: a keyed 256-bit hash of each row, summed up, against the \
+         sum taken during the backup.",
+        count(report, |t| &t.content)
+    );
+    [
+        (number, overall(report, |t| &t.count), counted),
+        (content, overall(report, |t| &t.content), hashed),
+    ]
+}
+
+fn check_row(report: &DrillReport) -> Row {
+    let (all, passed) = (report.checks.len(), report.checks_passed());
+    let (mark, how) = match (all, report.checks_run()) {
+        (0, _) => (("open", "– none"), "No SQL checks are configured.".to_owned()),
+        (_, 0) => (("open", "– not run"), format!("None of {all} configured SQL checks was run.")),
+        _ if passed == all => {
+            (("good", "✔ true"), format!("{passed} of {all} configured SQL checks gave true."))
+        }
+        _ => (
+            ("bad", "✘ not all true"),
+            format!("{passed} of {all} configured SQL checks gave true."),
+        ),
+    };
+    ("Own checks", mark, how)
 }
 
 fn count(report: &DrillReport, pick: fn(&TableResult) -> &Outcome) -> usize {
