@@ -1,15 +1,15 @@
 //! Dumps of the old scripts become backups: listed, verified, restored, and never taken twice.
 
+mod configs;
 mod held;
 
 use std::path::PathBuf;
 
-use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
+use backup_testkit::postgres::PostgresServer;
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, run_old_script, target_file,
+    CLAIMS, Finished, Scratch, claims_digest, claims_server, run_old_script, target_file,
 };
 
 /// The old scripts' files: name, and the pipe behind pg_dump that made them.
@@ -41,8 +41,12 @@ impl Old {
 
     /// Writes a file as the old scripts did.
     async fn write(&self, name: &str, pipe: &str) {
-        let pipe = format!("pg_dump -Fc | {pipe} > old/{name}");
-        run_old_script(&self.server, &self.scratch, &pipe).await;
+        self.shell(&format!("pg_dump -Fc | {pipe} > old/{name}")).await;
+    }
+
+    /// Runs a script in the scratch; `$GPG` encrypts.
+    async fn shell(&self, script: &str) {
+        run_old_script(&self.server, &self.scratch, script).await;
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -163,7 +167,7 @@ async fn what_is_damaged_is_named_and_stays() {
     let bytes = std::fs::read(&cut).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     std::fs::write(old.file(OLD[2].0), "").unwrap();
-    std::fs::write(old.file("config_backup_20260104_030000.tar.gz"), "x").unwrap();
+    std::fs::write(old.file("db_backup_20260104_030000.dump"), "SELECT 1;\n").unwrap();
     let originals = old.originals();
 
     let done = old.adopt(&["--apply"]).await.expect(4);

@@ -154,6 +154,31 @@ async fn a_backup_that_comes_back_is_proven_in_every_storage() {
     drilled.scratch.assert_no_process_left();
 }
 
+#[tokio::test]
+async fn another_version_of_the_application_is_told_as_a_restore_does() {
+    let server = start().await;
+    database(&server, "visits", "CREATE TABLE t AS SELECT 1 AS i").await;
+    let drilled = Drilled::of(&server, "visits");
+    let job = "[job.database]\n";
+    drilled.scratch.edit_config(job, &format!("{job}app_version = {{ file = 'version' }}\n"));
+    drilled.scratch.write("version", "2.0\n");
+    drilled.backup().await;
+    let same = drilled.drill(&[]).await.expect(0);
+    assert!(!same.stderr.contains("of the application"), "{same:#?}");
+
+    drilled.scratch.write("version", "2.1\n");
+    let told = "was made of version \"2.0\" of the application, here is \"2.1\"";
+    let other = drilled.drill(&["--report", "page.html"]).await.expect(0);
+    assert!(other.stderr.contains(told), "{other:#?}");
+    assert_eq!(other.json()["verdict"], "passed");
+    let page = std::fs::read_to_string(drilled.scratch.path("page.html")).unwrap();
+    assert!(page.contains("of the application, here is"), "the report says nothing of it");
+
+    std::fs::remove_file(drilled.scratch.path("version")).unwrap();
+    let unknown = drilled.drill(&[]).await.expect(0);
+    assert!(unknown.stderr.contains("which one is here can't be told"), "{unknown:#?}");
+}
+
 /// A check constraint whose function changes another table: the restore runs it after that
 /// table's rows came, the original did before.
 const TAMPERS: &str = "

@@ -58,6 +58,7 @@ mod support;
 mod swap;
 mod swap_hooks;
 mod swap_kills;
+mod swap_loop;
 mod swap_versions;
 mod syncs;
 mod throttle;

@@ -2,7 +2,7 @@
 
 mod arrivals;
 mod crashes;
-mod history;
+pub mod history;
 mod kills;
 mod locks;
 mod marks;

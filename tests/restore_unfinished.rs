@@ -65,8 +65,8 @@ async fn working(server: &PostgresServer) -> Option<(String, String)> {
     let sql = "SELECT datname || ' ' || coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
                WHERE datname LIKE 'marb\\_restoring\\_%'";
     let found = server.sql("postgres", sql).await.unwrap();
-    let (name, comment) = found.split_once(' ')?;
-    Some((name.to_owned(), comment.to_owned()))
+    let (name, comment) = found.split_once(' ').unwrap_or((&found, ""));
+    (!name.is_empty()).then(|| (name.to_owned(), comment.to_owned()))
 }
 
 /// Starts something that fills a database, and kills it as soon as rows may be coming.
@@ -147,6 +147,112 @@ async fn what_carries_no_mark_of_its_own_stays() {
         "{cleaned:#}"
     );
     assert_eq!(outcomes[0], format!("{name} dropped"));
+}
+
+/// Kills this program and its clients while the server makes the database: it comes into being
+/// when nobody is there to mark it.
+async fn killed_while_making(stage: &Stage) {
+    // CREATE DATABASE waits for its template.
+    let hold = "BEGIN; COMMENT ON DATABASE template0 IS 'held'; SELECT pg_sleep(120)";
+    let asked = async |condition: &str| {
+        let sql = format!("SELECT count(*) > 0 FROM pg_stat_activity WHERE {condition}");
+        stage.server.sql("postgres", &sql).await.unwrap() == "t"
+    };
+    let killing = async {
+        until(async || asked("wait_event = 'PgSleep'").await).await;
+        let child = stage.scratch.start(&["restore", "latest"]);
+        let waits = "wait_event_type = 'Lock' AND query LIKE 'CREATE DATABASE%'";
+        until(async || asked(waits).await).await;
+        for process in stage.scratch.processes() {
+            process.signal(Signal::SIGKILL);
+        }
+        finish_started(child).await.expect(137);
+        let end =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        stage.server.sql("postgres", end).await.unwrap();
+        until(async || !asked("query LIKE 'CREATE DATABASE%' AND pid <> pg_backend_pid()").await)
+            .await;
+    };
+    let _ = tokio::join!(stage.server.sql("postgres", hold), killing);
+}
+
+/// Nobody ever was in it, and its name tells its age: it goes like a marked one.
+#[tokio::test]
+async fn what_is_killed_before_it_could_be_marked_is_known_all_the_same() {
+    let stage = Stage::new(15, 50).await;
+    killed_while_making(&stage).await;
+    let (name, comment) = working(&stage.server).await.expect("nothing was made");
+    assert_eq!(comment, "", "it was marked: nothing was tried");
+    let closed = format!("SELECT datallowconn FROM pg_database WHERE datname = '{name}'");
+    assert_eq!(stage.server.sql("postgres", &closed).await.unwrap(), "f");
+    let doctor = stage.scratch.run(&["doctor"]).await;
+    assert!(doctor.stdout.contains(&format!("{name} is empty")), "{doctor:#?}");
+    stage.restore(&["--rollback"]).await.expect(0);
+    stage.restore(&["latest"]).await.expect(0);
+    stage.restore(&["--rollback"]).await.expect(0);
+    let kept = stage.restore(&["--cleanup"]).await.expect(0);
+    let said = kept.stdout.lines().find(|line| line.starts_with(&name));
+    assert!(said.is_some_and(|line| line.contains("it goes after")), "{kept:#?}");
+
+    // A day later. Others that are called so, closed, open or commented, are nobody's.
+    let like = |digit| format!("marb_restoring_1_170000000000000{digit}");
+    let old = like('a');
+    for sql in [
+        format!("ALTER DATABASE {name} RENAME TO {old}"),
+        format!("CREATE DATABASE {}", like('b')),
+        "CREATE DATABASE marb_restoring_zmine ALLOW_CONNECTIONS false".to_owned(),
+        format!("CREATE DATABASE {} ALLOW_CONNECTIONS false", like('c')),
+        format!("COMMENT ON DATABASE {} IS 'mine'", like('c')),
+    ] {
+        stage.server.sql("postgres", &sql).await.unwrap();
+    }
+    let cleaned = stage.restore(&["--cleanup"]).await.expect(0);
+    for line in cleaned.stdout.lines().filter(|line| line.starts_with("marb_restoring_")) {
+        let ours = line.split_whitespace().next() == Some(&old);
+        let said = if ours { "dropped" } else { "kept: it carries no mark of ours" };
+        assert!(line.contains(said), "{cleaned:#?}");
+    }
+    let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'marb\\_restoring\\_%'";
+    assert_eq!(stage.server.sql("postgres", left).await.unwrap(), "3");
+    assert_eq!(stage.live().await, stage.old);
+}
+
+/// From the moment in which a new database can be seen beside the live one it carries its mark.
+#[tokio::test]
+async fn what_is_killed_as_it_gets_its_name_is_marked() {
+    let stage = Stage::new(15, 50).await;
+    let watch = "CREATE FUNCTION pg_temp.first_sight() RETURNS text LANGUAGE plpgsql AS $$
+        DECLARE seen text; BEGIN
+            LOOP
+                SELECT datname || ' ' || coalesce(shobj_description(oid, 'pg_database'), '') INTO seen
+                    FROM pg_database WHERE datname LIKE 'claims\\_restoring\\_%';
+                IF found THEN RETURN seen; END IF;
+                PERFORM pg_sleep(0.0005);
+            END LOOP;
+        END $$; SELECT pg_temp.first_sight()";
+    let watching = async { stage.server.sql("postgres", watch).await.unwrap() };
+    let mut child = stage.scratch.start(&["restore", "latest"]);
+    let seen = tokio::select! {
+        seen = watching => seen,
+        ended = child.wait() => panic!("{ended:?}"),
+    };
+    killed(child).await.expect(137);
+    let (name, mark) = seen.split_once(' ').unwrap();
+    assert!(mark.starts_with("marb-backup swap {\"phase\":\"restored\""), "{name}: {mark:?}");
+    stage.restore(&["--rollback"]).await.expect(0);
+    stage.assert_old("claims_restoring").await;
+    let kept = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(kept.stdout.contains(name) && kept.stdout.contains("it is kept until"), "{kept:#?}");
+    // Without the mark it is named, and stays.
+    let comment = |text: &str| format!("COMMENT ON DATABASE {name} IS {text}");
+    stage.server.sql("postgres", &comment("NULL")).await.unwrap();
+    let named = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(named.stdout.contains("carries no mark of one"), "{named:#?}");
+    stage.assert_old("claims_restoring").await;
+    stage.server.sql("postgres", &comment(&format!("'{mark}'"))).await.unwrap();
+    stage.date_marks("started", Timestamp::now() - SignedDuration::from_hours(25)).await;
+    stage.restore(&["--cleanup"]).await.expect(0);
+    stage.assert_old("").await;
 }
 
 #[tokio::test]

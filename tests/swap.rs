@@ -359,3 +359,32 @@ async fn a_backup_without_a_tables_rows_replaces_nothing() {
     let in_place = [&in_place[..], &["--dry-run", "--accept-missing-rows"]].concat();
     stage.restore(&in_place).await.expect(0);
 }
+
+/// What a filter left out is in the old database alone: such a backup lets nothing be dropped,
+/// whatever the job says today. One that was made whole does.
+#[tokio::test]
+async fn a_backup_that_lacks_tables_lets_nothing_be_dropped() {
+    let stage = Stage::new(15, 50).await;
+    stage.restore(&["latest"]).await.expect(0);
+    stage.date_swaps(jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1)).await;
+    let whole = "{ env = 'TEST_DATABASE_URL' } }";
+    let filtered = "{ env = 'TEST_DATABASE_URL' }, exclude_tables = ['migrated'] }";
+    stage.scratch.edit_config(whole, filtered);
+    stage.scratch.run(&["backup"]).await.expect(0);
+    stage.scratch.run(&["verify"]).await.expect(0);
+    stage.scratch.edit_config(filtered, whole);
+    let shown = stage.scratch.run(&["show", "latest", "--contents"]).await.expect(0);
+    assert!(shown.stdout.contains("Filters: exclude_tables\n"), "{shown:#?}");
+    let id = stage.scratch.listed().await.pop().unwrap();
+    let kept = stage.restore(&["--cleanup"]).await.expect(0);
+    let why = format!("backup {id} does not count: it was made with exclude_tables");
+    assert!(kept.stderr.contains(&why), "{kept:#?}");
+    assert!(kept.stdout.contains("no backup that began later has been verified"), "{kept:#?}");
+    assert_eq!(stage.others().await, "claims_before");
+
+    stage.scratch.run(&["backup"]).await.expect(0);
+    stage.scratch.run(&["verify"]).await.expect(0);
+    stage.scratch.edit_config(whole, filtered);
+    stage.restore(&["--cleanup"]).await.expect(0);
+    assert_eq!((stage.others().await, stage.live().await), (String::new(), stage.new.clone()));
+}

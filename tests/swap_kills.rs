@@ -19,11 +19,11 @@ use crate::swap::Stage;
 const ROWS: u32 = 3000;
 
 /// How long a run may take to come to a step.
-const STEP_LIMIT: Duration = Duration::from_secs(60);
+pub const STEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which database is live, both seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Live {
+pub enum Live {
     Old,
     New,
 }
@@ -148,7 +148,7 @@ async fn wait_for(scratch: &Scratch, hook: &str) {
     }
 }
 
-fn strike(child: &Child, signal: Signal) {
+pub fn strike(child: &Child, signal: Signal) {
     // Not waited for yet, so the id is still this process's.
     kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), signal).unwrap();
 }
@@ -336,7 +336,7 @@ async fn a_process_of_the_server_is_killed() {
 }
 
 /// Kills a backend that serves a client of this stage's server, if there is one.
-fn kill_a_backend(stage: &Stage) -> bool {
+pub fn kill_a_backend(stage: &Stage) -> bool {
     let Some(local) = stage.server.local() else { return false };
     let folder = local.server().unwrap().data_dir();
     let is_ours =

@@ -7,8 +7,8 @@ use std::time::Duration;
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{
     Authenticate, BackupReader, Catalog, Decoders, ErrorKind, Inspector, Inventory, Level,
-    PartRole, Proof, Sink, Storage, TableContents, TableData, Verification, VerifyReport, layout,
-    repair, store_proof, verify, verify_copies,
+    ListedPart, PartRole, Proof, Sink, Storage, TableContents, TableData, Verification,
+    VerifyReport, layout, repair, store_proof, verify, verify_copies,
 };
 use backup_testkit::{CountedStorage, FailCalls, Memory};
 use jiff::{SignedDuration, Timestamp};
@@ -307,9 +307,9 @@ async fn other_rows_than_recorded_are_damage_that_no_copy_mends() {
     run_quietly(plan(all.clone())).await.unwrap();
     let keys = first.keys();
     let catalog = Catalog::load(&all, None).await;
-    let imagines = |role, recorded: Option<&Inventory>| {
+    let imagines = |listed: ListedPart<'_>, recorded: Option<&Inventory>| {
         assert!(recorded.is_some(), "what was recorded is not told");
-        (role == PartRole::Database).then(|| Box::new(Imagines) as Box<dyn Inspector>)
+        (listed.part.role == PartRole::Database).then(|| Box::new(Imagines) as Box<dyn Inspector>)
     };
     let how = Verification {
         level: Level::Content,

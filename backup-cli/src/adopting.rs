@@ -1,43 +1,44 @@
 //! `adopt`: what the old scripts wrote becomes backups of a job.
 //!
-//! Each old dump is read to its end first. What is whole is stored as it is, with a manifest; what
-//! is not is named and stays where it is. The originals are only ever read.
+//! Each old dump, and each archive of configuration files, is read to its end first. What is
+//! whole is stored as it is, with a manifest; what is not is named and stays where it is. The
+//! originals are only ever read.
 
 mod files;
 mod held;
+mod look;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context, Limits, Policy};
 use backup_core::{
-    BackupId, BackupPlan, Decoders, Digest, Discard, Error, ErrorKind, InMemory, LEGACY,
-    LegacyFile, PASSPHRASE_KEY, PartContents, PartPlan, PartRole, PostgresVersions, Result,
-    SourceIdentity, Storage, take_over,
+    BackupId, BackupPlan, Discard, Error, ErrorKind, InMemory, LEGACY, PartPlan, PartRole, Result,
+    Storage, take_over,
 };
-use backup_pg::{ArchiveCheck, ArchiveSummary};
 use jiff::tz::TimeZone;
 
 use crate::config::DEFAULT_TIMEOUT;
 use crate::keys::Keys;
 use crate::lock::JobLock;
-use crate::{Content, Deployment, FileSource, ForeignFile, TOOL, wiring};
+use crate::{Deployment, FileSource, TOOL, wiring};
 
 pub use files::{OldFile, old_files};
 use held::HeldFiles;
+use look::Looked;
 
-/// Compression of what lies beside the dump, where no job says.
+/// Compression of what lies beside an old file, where no job says.
 const COMPRESSION: &str = "zstd";
-/// Who can open a dump that the passphrase does not, where no recipient is configured.
-const PRIVATE_KEY: &str = "private key";
 
 /// What is taken over, and where to.
 #[derive(Debug, Clone)]
 pub struct AdoptOptions {
     /// The folder of the old scripts.
     pub folder: PathBuf,
-    /// The job whose backups they become.
+    /// The job whose backups the dumps become.
     pub job: String,
+    /// The job whose backups the archives of configuration files become.
+    pub files_job: Option<String>,
     /// Name of the storage.
     pub storage: String,
     /// Where the old host's clock stood: file names hold local time.
@@ -55,7 +56,7 @@ pub enum Fate {
     Adopted(BackupId),
     /// It is a backup already, whole in that storage.
     There(BackupId),
-    /// It is none of the dumps that can be.
+    /// It is none of the files that can be.
     Other(&'static str),
     /// It can't be taken over.
     Failed(Error),
@@ -75,17 +76,24 @@ impl Deployment {
     /// When the folder or the storage can't be read, or when interrupted. What is wrong with a
     /// single file is its fate.
     pub async fn adopt(&self, options: &AdoptOptions, context: &Context) -> Result<Adoption> {
-        let _lock = match options.apply {
-            true => Some(JobLock::take(&self.state_dir(), &options.job)?),
-            false => None,
-        };
-        let storage = self.storage(&options.storage, Some(&options.job)).await?;
+        self.refuse_job_of_a_database(options)?;
         let keys = self.keys().await?;
-        let mut held = HeldFiles::look(self, &storage, &options.job, context).await?;
+        let mut dumps = self.adopting_job(&options.job, options, context).await?;
+        let mut configs = match &options.files_job {
+            Some(job) => Some(self.adopting_job(job, options, context).await?),
+            None => None,
+        };
         let mut adoption = Adoption { files: Vec::new() };
         for file in old_files(&options.folder, &options.time_zone)? {
-            let looked = Looking { deployment: self, options, keys: &keys, storage: &storage };
-            let fate = match looked.fate(&file, &mut held, context).await {
+            let job = if file.is_config { configs.as_mut() } else { Some(&mut dumps) };
+            let fate = match job {
+                Some(job) => {
+                    let adopting = Adopting { deployment: self, options, keys: &keys };
+                    adopting.fate(&file, job, context).await
+                }
+                None => Err(without_job()),
+            };
+            let fate = match fate {
                 Ok(fate) => fate,
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
                 Err(error) => Fate::Failed(error),
@@ -94,20 +102,58 @@ impl Deployment {
         }
         Ok(adoption)
     }
+
+    /// The slots of one job are no place for dumps and files of the same nights: the dump would
+    /// go where the files are the newer.
+    fn refuse_job_of_a_database(&self, options: &AdoptOptions) -> Result<()> {
+        let Some(name) = &options.files_job else { return Ok(()) };
+        let has_database =
+            self.config().job.get(name).is_some_and(|config| config.postgres.is_some());
+        if *name != options.job && !has_database {
+            return Ok(());
+        }
+        Err(Error::usage("adopt", format!("job {name:?} is that of a database"))
+            .next_step("name a job with `files` alone as --files-job"))
+    }
+
+    async fn adopting_job(
+        &self,
+        name: &str,
+        options: &AdoptOptions,
+        context: &Context,
+    ) -> Result<AdoptingJob> {
+        let lock = match options.apply {
+            true => Some(JobLock::take(&self.state_dir(), name)?),
+            false => None,
+        };
+        let storage = self.storage(&options.storage, Some(name)).await?;
+        let held = HeldFiles::look(self, &storage, name, context).await?;
+        Ok(AdoptingJob { name: name.to_owned(), storage, held, _lock: lock })
+    }
 }
 
-struct Looking<'a> {
+/// Why an archive of configuration files stays when no job is named for such.
+fn without_job() -> Error {
+    Error::usage("file", "it holds configuration files, and no job is named for them")
+        .next_step("name a job with `files` alone: --files-job NAME")
+}
+
+/// A job that old files are taken over into.
+struct AdoptingJob {
+    name: String,
+    storage: Arc<dyn Storage>,
+    held: HeldFiles,
+    _lock: Option<JobLock>,
+}
+
+struct Adopting<'a> {
     deployment: &'a Deployment,
     options: &'a AdoptOptions,
     keys: &'a Keys,
-    storage: &'a Arc<dyn Storage>,
 }
 
-impl Looking<'_> {
-    async fn fate(&self, file: &OldFile, held: &mut HeldFiles, context: &Context) -> Result<Fate> {
-        if file.is_config {
-            return Ok(Fate::Other("holds configuration files, no database"));
-        }
+impl Adopting<'_> {
+    async fn fate(&self, file: &OldFile, job: &mut AdoptingJob, context: &Context) -> Result<Fate> {
         let name = file.name.clone();
         let read =
             pipeline::Flow::new(name, Arc::new(FileSource::new(&file.path)), Arc::new(Discard));
@@ -116,104 +162,26 @@ impl Looking<'_> {
             return Err(Error::damaged("file", "it is empty")
                 .next_step("whatever wrote it failed; use another backup"));
         }
-        if let Some(id) = held.find(&stored.sha256)? {
+        if let Some(id) = job.held.find(&stored.sha256)? {
             return Ok(Fate::There(id));
         }
-        let legacy = match self.read(file, stored, context).await? {
-            Ok(legacy) => legacy,
+        let sha256 = stored.sha256.clone();
+        let looked = match self.look(file, &job.name, stored, context).await? {
+            Ok(looked) => looked,
             Err(other) => return Ok(Fate::Other(other)),
         };
         if !self.options.apply {
             return Ok(Fate::Whole);
         }
-        let plan = self.plan(file, &legacy.1)?;
-        let sha256 = legacy.0.stored.sha256.clone();
-        let report = take_over(plan, &legacy.0, held.used(), context).await?;
+        let plan = self.plan(file, job, &looked)?;
+        let report = take_over(plan, &looked.legacy, job.held.used(), context).await?;
         let id = report.manifest.backup_id()?;
-        held.add(sha256, id);
+        job.held.add(sha256, id);
         Ok(Fate::Adopted(id))
     }
 
-    /// Reads a dump through all its layers to its end; `Err` inside when it is none.
-    async fn read(
-        &self,
-        file: &OldFile,
-        stored: Digest,
-        context: &Context,
-    ) -> Result<std::result::Result<(LegacyFile, ArchiveSummary), &'static str>> {
-        let decoders = self.keys.decoders();
-        let foreign = ForeignFile::recognise(&file.path, &decoders, context).await?;
-        match foreign.content {
-            Content::Archive => {}
-            Content::Sql => return Ok(Err("is SQL text: load it with psql")),
-            Content::TarArchive => return Ok(Err("is an archive in tar format: use pg_restore")),
-            Content::Unknown => {
-                return Err(Error::damaged("file", "what it holds is no pg_dump archive")
-                    .next_step("whatever wrote it failed; use another backup"));
-            }
-        }
-        self.refuse_plaintext(&foreign)?;
-        let archive = ArchiveCheck::new();
-        let read =
-            pipeline::run(foreign.flow(&decoders, Arc::new(archive.clone()))?, context).await?;
-        let summary = archive.summary().ok_or_else(|| Error::failed("file", "was not read"))?;
-        let mut notes = vec![format!("taken over from {}, which other scripts wrote", file.name)];
-        if !foreign.has_checksum() && !summary.has_checksum() {
-            notes
-                .push("nothing around the dump would have shown a byte that changed before".into());
-        }
-        let legacy = LegacyFile {
-            file: file.name.clone(),
-            role: PartRole::Database,
-            transforms: foreign.layers.iter().rev().map(|&layer| layer.to_owned()).collect(),
-            keys: self.who_can_open(&foreign, context).await,
-            source: Arc::new(FileSource::new(&file.path)),
-            stored,
-            plain: PartContents {
-                name: file.plain_name.clone(),
-                bytes: read.written.bytes,
-                sha256: read.written.sha256,
-                inventory: summary.inventory(),
-            },
-            notes,
-        };
-        Ok(Ok((legacy, summary)))
-    }
-
-    /// What is not encrypted must not leave this host by accident.
-    fn refuse_plaintext(&self, foreign: &ForeignFile) -> Result<()> {
-        let config = self.deployment.config();
-        let stays = config
-            .storage
-            .get(&self.options.storage)
-            .is_none_or(|storage| storage.url.starts_with("file:"));
-        let allowed = config.job.get(&self.options.job).is_some_and(|job| job.allow_plaintext);
-        if stays || allowed || foreign.layers.contains(&"openpgp") {
-            return Ok(());
-        }
-        Err(Error::refused("file", "it is not encrypted, and the storage is not on this host")
-            .next_step("add `allow_plaintext = true` to the job, or adopt to a file:// storage"))
-    }
-
-    /// The passphrase opens it, or a private key does.
-    async fn who_can_open(&self, foreign: &ForeignFile, context: &Context) -> Vec<String> {
-        if !foreign.layers.contains(&"openpgp") {
-            return Vec::new();
-        }
-        if let Some(openpgp) = self.keys.passphrase_transform() {
-            let decoders = Decoders::default().with(Arc::new(openpgp));
-            let decoders = wiring::codecs().into_iter().fold(decoders, Decoders::with);
-            if ForeignFile::recognise(&foreign.path, &decoders, context).await.is_ok() {
-                return vec![PASSPHRASE_KEY.to_owned()];
-            }
-        }
-        let mut recipients = self.keys.labels();
-        recipients.retain(|label| label != PASSPHRASE_KEY);
-        if recipients.is_empty() { vec![PRIVATE_KEY.to_owned()] } else { recipients }
-    }
-
-    fn plan(&self, file: &OldFile, summary: &ArchiveSummary) -> Result<BackupPlan> {
-        let job = self.deployment.config().job.get(&self.options.job);
+    fn plan(&self, file: &OldFile, into: &AdoptingJob, looked: &Looked) -> Result<BackupPlan> {
+        let job = self.deployment.config().job.get(&into.name);
         let labels = self.keys.labels();
         let encrypt = job.map_or(!labels.is_empty(), |job| job.encrypt);
         let compression = job.map_or(COMPRESSION, |job| &job.compression);
@@ -222,24 +190,19 @@ impl Looking<'_> {
         if encrypt {
             transforms.push(Arc::new(self.keys.encryption()?) as _);
         }
-        let header = &summary.toc().header;
         Ok(BackupPlan {
-            job: self.options.job.clone(),
+            job: into.name.clone(),
             kind: LEGACY.to_owned(),
             tool: format!("other scripts (taken over by {TOOL})"),
             host: wiring::host_name(),
-            source: SourceIdentity { database: header.database.clone(), ..Default::default() },
+            source: looked.source.clone(),
             app_version: None,
-            postgres: Some(PostgresVersions {
-                server: number_of(&header.server_version),
-                pg_dump: number_of(&header.dump_version),
-                archive: Some(summary.archive_version()),
-            }),
+            postgres: looked.postgres.clone(),
             parts: meta(file)?,
             transforms,
             keys: if encrypt { labels } else { Vec::new() },
             authenticate: self.keys.signer(),
-            storages: vec![Arc::clone(self.storage)],
+            storages: vec![Arc::clone(&into.storage)],
             policy: Policy::All,
             timeout: DEFAULT_TIMEOUT,
             limits: Limits::default(),
@@ -251,12 +214,7 @@ impl Looking<'_> {
     }
 }
 
-/// `15.18` of `15.18 (Debian 15.18-0+deb12u1)`.
-fn number_of(version: &str) -> String {
-    version.split_whitespace().next().unwrap_or_default().to_owned()
-}
-
-/// What the scripts wrote about the dump goes with it.
+/// What the scripts wrote about a file goes with it.
 fn meta(file: &OldFile) -> Result<Vec<PartPlan>> {
     let Some(path) = &file.meta else { return Ok(Vec::new()) };
     let text = std::fs::read(path).map_err(|e| {

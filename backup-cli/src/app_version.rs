@@ -24,21 +24,26 @@ impl Deployment {
     }
 
     /// Warns when the application that runs here is not of the version that a backup was made
-    /// of. Neither is that a reason not to restore, nor not knowing.
-    pub(crate) async fn warn_of_other_version(&self, manifest: &Manifest, context: &Context) {
-        let Some(recorded) = &manifest.app_version else { return };
-        let job = self.config().job.get(&manifest.job);
-        let Some(value) = job.and_then(|job| job.app_version.as_ref()) else { return };
-        match self.fetch_version(value).await {
-            Ok(running) if running != *recorded => context.warn(&format!(
+    /// of; says so, for a report. Neither is that a reason not to restore, nor not knowing.
+    pub(crate) async fn warn_of_other_version(
+        &self,
+        manifest: &Manifest,
+        context: &Context,
+    ) -> Option<String> {
+        let recorded = manifest.app_version.as_ref()?;
+        let job = self.config().job.get(&manifest.job)?;
+        let told = match self.fetch_version(job.app_version.as_ref()?).await {
+            Ok(running) if running != *recorded => format!(
                 "the backup was made of version {recorded:?} of the application, here is {running:?}"
-            )),
-            Ok(_) => {}
-            Err(error) => context.warn(&format!(
+            ),
+            Ok(_) => return None,
+            Err(error) => format!(
                 "the backup was made of version {recorded:?} of the application; which one is \
                  here can't be told: {error}"
-            )),
-        }
+            ),
+        };
+        context.warn(&told);
+        Some(told)
     }
 
     async fn fetch_version(&self, value: &Value) -> backup_core::Result<String> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use backup_core::pipeline::{self, Context, Flow, Limits};
 use backup_core::{
-    BackupReader, CatalogEntry, Contents, Error, ErrorKind, Part, PartRole, Result, Sink,
+    BackupReader, CatalogEntry, Contents, Error, ErrorKind, LEGACY, Manifest, Part, PartRole,
+    Result, Sink,
 };
-use backup_files::{FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesTarget};
+use backup_files::{Dialect, FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesTarget};
 use jiff::Timestamp;
 
 use crate::Deployment;
@@ -121,6 +122,7 @@ impl OpenedFiles {
         context: &Context,
     ) -> Result<FilesPlan> {
         let planner = FilesPlanner::new(backup_files::FilesRestoreOptions {
+            dialect: dialect_of(self.reader.manifest()),
             target: options.target.clone(),
             paths: options.paths.clone(),
             run: run.to_owned(),
@@ -137,6 +139,11 @@ impl OpenedFiles {
         let done = pipeline::run(Flow { limits, ..flow }, context).await;
         done.map(drop).map_err(|error| self.reader.advise(error))
     }
+}
+
+/// Who wrote the tar archive of a backup: what was taken over is stock tar's.
+pub(crate) fn dialect_of(manifest: &Manifest) -> Dialect {
+    if manifest.kind == LEGACY { Dialect::Stock } else { Dialect::Own }
 }
 
 fn without_word() -> Error {

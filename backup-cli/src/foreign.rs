@@ -22,6 +22,8 @@ pub enum Content {
     Archive,
     /// A pg_dump archive in the tar format.
     TarArchive,
+    /// A tar archive of files.
+    Files,
     /// SQL text, as of `pg_dump --format=plain` or `pg_dumpall`.
     Sql,
     /// Something else.
@@ -100,7 +102,7 @@ fn recognise_content(start: &[u8]) -> Content {
         Content::Archive
     } else if is_tar {
         // pg_dump's tar format begins with the entry toc.dat.
-        if start.starts_with(b"toc.dat\0") { Content::TarArchive } else { Content::Unknown }
+        if start.starts_with(b"toc.dat\0") { Content::TarArchive } else { Content::Files }
     } else if text && !start.is_empty() {
         Content::Sql
     } else {
@@ -183,6 +185,8 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(recognise_content(b"PGDMP\x01\x0e"), Content::Archive);
         assert_eq!(recognise_content(&tar), Content::TarArchive);
+        tar[..7].copy_from_slice(b"./.env\0");
+        assert_eq!(recognise_content(&tar), Content::Files);
         assert_eq!(
             recognise_content("--\n-- PostgreSQL database dump ü\n".as_bytes()),
             Content::Sql

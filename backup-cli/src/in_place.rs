@@ -82,7 +82,7 @@ impl Deployment {
     /// [`ErrorKind::Refused`](backup_core::ErrorKind::Refused) when the job leaves something out.
     pub fn check_safety_backup(&self, safety: &SafetyBackup) -> Result<()> {
         let SafetyBackup::Of(job) = safety else { return Ok(()) };
-        let filters = self.database_of(job)?.leaves_out();
+        let filters = self.database_of(job)?.filters().leave_out();
         if filters.is_empty() {
             return Ok(());
         }

@@ -229,6 +229,10 @@ fn cannot_restore(file: &ForeignFile) -> Error {
             "a pg_dump archive in tar format",
             "load it with pg_restore --exit-on-error -d DATABASE FILE",
         ),
+        Content::Files => (
+            "a tar archive of files",
+            "tar --xattrs --xattrs-include='*' --acls -xpf FILE -C FOLDER",
+        ),
         Content::Archive | Content::Unknown => (
             "no pg_dump archive",
             "name a file that pg_dump --format=custom wrote, whatever compressed or encrypted it",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context};
 use backup_core::{BackupReader, CatalogEntry, Error, Inventory, Result, Sink};
+use backup_files::{Dialect, FilesCheck};
 use backup_pg::ArchiveCheck;
 
 use crate::sql_check::SqlCheck;
@@ -30,14 +31,17 @@ impl Deployment {
         let decoders = self.keys().await?.decoders();
         let file = ForeignFile::recognise(path, &decoders, context).await?;
         let archive = ArchiveCheck::new();
+        let files = FilesCheck::new(Dialect::Stock);
         let text = SqlCheck::default();
         let sink: Arc<dyn Sink> = match file.content {
             Content::Archive => Arc::new(archive.clone()),
+            Content::Files => Arc::new(files.clone()),
             _ => Arc::new(text.clone()),
         };
         let outcome = pipeline::run(file.flow(&decoders, sink)?, context).await?;
         let (what, unchecked) = match file.content {
             Content::Archive => ("a pg_dump archive", None),
+            Content::Files => ("a tar archive of files", None),
             Content::Sql => text.judge()?,
             Content::TarArchive => {
                 ("a pg_dump archive in tar format", Some("this program does not read its entries"))
@@ -45,9 +49,13 @@ impl Deployment {
             Content::Unknown if outcome.written.bytes == 0 => return Err(empty(path)),
             Content::Unknown => ("something else", Some("this program does not know its format")),
         };
+        let of_files = |files| Inventory { files: Some(files), ..Inventory::default() };
         Ok(FileCheck {
             checksummed: file.has_checksum(),
-            inventory: archive.summary().map(|summary| summary.inventory()),
+            inventory: archive
+                .summary()
+                .map(|summary| summary.inventory())
+                .or_else(|| files.contents().map(of_files)),
             plain_bytes: outcome.written.bytes,
             what,
             unchecked,

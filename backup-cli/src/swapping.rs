@@ -131,6 +131,12 @@ impl Deployment {
         tell(&plan);
         plan.refuse_blocking()?;
 
+        if let Some(killed) = ticket.killed() {
+            // The application need not wait for this one: what is live now is whole.
+            context
+                .warn(&format!("restore {killed} was killed: starting what it may have stopped"));
+            let _ = site.start(context).await;
+        }
         ticket.begin(&run)?;
         let order = SwapOrder { run, backup: from.backup_id() };
         let doing = self.build_and_swap(&site, &source, options, &order, context);

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    CatalogEntry, ErrorKind, Inspector, Inventory, Level, PartRole, Patience, Query, RepairedFile,
-    Result, Sink, UnrepairedFile, Verification, VerifiedCopy, VerifyReport, repair, verify_copies,
+    CatalogEntry, ErrorKind, Inspector, Inventory, Level, ListedPart, PartRole, Patience, Query,
+    RepairedFile, Result, Sink, UnrepairedFile, Verification, VerifiedCopy, VerifyReport, repair,
+    verify_copies,
 };
 use backup_files::FilesCheck;
 use backup_pg::{ArchiveCheck, RowKey};
 use jiff::Timestamp;
 
+use crate::files_restore::dialect_of;
 use crate::keys::Keys;
 use crate::{Deployment, TOOL};
 
@@ -159,10 +161,13 @@ async fn wait_for_next_second(since: Option<Timestamp>) {
 
 /// Looks into the parts that have a structure. The digests of rows are made anew under the key
 /// that was recorded, so that a drill can rely on them.
-fn inspector(role: PartRole, recorded: Option<&Inventory>) -> Option<Box<dyn Inspector>> {
-    match role {
+fn inspector(listed: ListedPart<'_>, recorded: Option<&Inventory>) -> Option<Box<dyn Inspector>> {
+    match listed.part.role {
         PartRole::Database => {}
-        PartRole::Files => return Some(Box::new(FilesInspector(FilesCheck::new()))),
+        PartRole::Files => {
+            let check = FilesCheck::new(dialect_of(listed.manifest));
+            return Some(Box::new(FilesInspector(check)));
+        }
         _ => return None,
     }
     let key = recorded.and_then(|recorded| RowKey::of(recorded).ok().flatten());

@@ -66,6 +66,9 @@ pub struct Inventory {
     /// Database-level facts, of a database dump.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseFacts>,
+    /// What the dump was told to take; `None` where nobody noted it, as in older backups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filters: Option<DumpFilters>,
     /// Every table, sorted by schema and name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<TableContents>,
@@ -115,6 +118,49 @@ impl Inventory {
             (Some(a), Some(b)) => a.algorithm == b.algorithm && a.key == b.key,
             _ => false,
         }
+    }
+}
+
+/// What of a database a dump was told to take: all of it when everything is empty. Names are
+/// pg_dump's patterns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DumpFilters {
+    /// Only these schemas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<String>,
+    /// Not these schemas.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_schemas: Vec<String>,
+    /// Only these tables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<String>,
+    /// Not these tables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_tables: Vec<String>,
+    /// Of these tables no rows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude_table_data: Vec<String>,
+    /// Whether large objects are taken; `None` leaves it to pg_dump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<bool>,
+}
+
+impl DumpFilters {
+    /// The names of the filters by which something of the database is not in the dump: whoever
+    /// replaces the database with it, or drops what is left of it, loses that.
+    pub fn leave_out(&self) -> Vec<&'static str> {
+        [
+            ("schemas", !self.schemas.is_empty()),
+            ("exclude_schemas", !self.exclude_schemas.is_empty()),
+            ("tables", !self.tables.is_empty()),
+            ("exclude_tables", !self.exclude_tables.is_empty()),
+            ("exclude_table_data", !self.exclude_table_data.is_empty()),
+            ("large_objects", self.large_objects == Some(false)),
+        ]
+        .into_iter()
+        .filter_map(|(name, filters)| filters.then_some(name))
+        .collect()
     }
 }
 

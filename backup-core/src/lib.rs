@@ -221,6 +221,6 @@ pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
 pub use unopened::Unopened;
 pub use verify::{
-    Check, Damage, Inspector, Inspectors, Level, PROOF_FORMAT, Place, Proof, Verification,
-    VerifiedCopy, VerifyReport, store_proof, verify, verify_checksums, verify_copies,
+    Check, Damage, Inspector, Inspectors, Level, ListedPart, PROOF_FORMAT, Place, Proof,
+    Verification, VerifiedCopy, VerifyReport, store_proof, verify, verify_checksums, verify_copies,
 };

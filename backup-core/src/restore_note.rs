@@ -20,7 +20,10 @@ pub fn restore_note(manifest: &Manifest) -> String {
 fn write_note(out: &mut String, manifest: &Manifest) -> std::fmt::Result {
     let database = &manifest.source.database;
     let has_database = manifest.part(PartRole::Database).is_some();
-    let files_of = format!("the files of {}", manifest.source.server);
+    let files_of = match manifest.source.server.as_str() {
+        "" => "the files".to_owned(),
+        host => format!("the files of {host}"),
+    };
     let what = if has_database { database } else { &files_of };
     writeln!(out, "# How to restore {what} from backup {}\n", manifest.id)?;
     writeln!(

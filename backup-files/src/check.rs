@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use backup_core::{FilesContents, Result, Sink, SinkWriter};
 
-use crate::archive::{Entry, Tally, Visit, walk};
+use crate::archive::{Dialect, Entry, Tally, Visit, walk};
 use crate::worker::Worker;
 
 /// Walks an archive and refuses to commit unless it is whole: what `verify` reads into.
@@ -14,13 +14,14 @@ use crate::worker::Worker;
 /// Clones share their [`contents`](Self::contents).
 #[derive(Debug, Clone, Default)]
 pub struct FilesCheck {
+    dialect: Dialect,
     contents: Arc<Mutex<Option<FilesContents>>>,
 }
 
 impl FilesCheck {
-    /// A check that has seen nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// A check that has seen nothing yet, of archives that somebody wrote.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, contents: Arc::default() }
     }
 
     /// What the archive committed last contains; `None` before a commit succeeded.
@@ -38,9 +39,10 @@ impl Sink for FilesCheck {
     async fn begin(&self, _key: &str) -> Result<Box<dyn SinkWriter>> {
         *self.contents.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let contents = Arc::clone(&self.contents);
-        let work = |input: &mut dyn Read| {
+        let dialect = self.dialect;
+        let work = move |input: &mut dyn Read| {
             let mut counting = Counting(Tally::default());
-            walk(input, &mut counting)?;
+            walk(input, dialect, &mut counting)?;
             Ok(counting.0)
         };
         let keep = move |tally: Tally| {
@@ -54,7 +56,12 @@ impl Sink for FilesCheck {
 struct Counting(Tally);
 
 impl Visit for Counting {
-    fn entry(&mut self, entry: Entry, _data: &mut dyn Read) -> Result<()> {
+    fn entry(&mut self, entry: Entry, _number: u64, _data: &mut dyn Read) -> Result<()> {
+        self.0.note(&entry);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, entry: Entry, _number: u64, _source: u64) -> Result<()> {
         self.0.note(&entry);
         Ok(())
     }

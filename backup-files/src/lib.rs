@@ -12,7 +12,7 @@ mod source;
 mod users;
 mod worker;
 
-pub use archive::MAX_ENTRIES;
+pub use archive::{Dialect, MAX_ENTRIES};
 pub use check::FilesCheck;
 pub use restore::{
     Change, FileChange, FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesRestoreOptions,

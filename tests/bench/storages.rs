@@ -1,8 +1,9 @@
 //! One stream into a storage: ours beside the tools that people use for it.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use backup_testkit::servers::{BUCKET, S3Access, S3Server, SftpServer};
+use backup_testkit::servers::{BUCKET, S3Access, S3Server, SftpOptions, SftpServer};
 use rand::{RngCore, SeedableRng};
 
 use crate::put;
@@ -14,23 +15,36 @@ const STREAM_BYTES: usize = 512 * 1_000_000;
 const BLOCK_BYTES: usize = 1_000_000;
 
 /// What is read off the figures.
-pub const RATIOS: [Ratio; 4] = [
+pub const RATIOS: [Ratio; 7] = [
     ("(i) ours : (g) aws s3 cp", 'i', 'g', "under 1.00"),
     ("(i) ours : (h) rclone rcat", 'i', 'h', "under 1.00"),
-    ("(m) ours : (k) scp", 'm', 'k', "under 1.00"),
-    ("(m) ours : (l) sftp", 'm', 'l', "under 1.00"),
+    ("(m) ours : (s) sftp, both on the disk", 'm', 's', "under 1.00"),
+    ("(t) ours : (k) scp, neither on the disk", 't', 'k', "under 1.00"),
+    ("(t) ours : (l) sftp, neither on the disk", 't', 'l', "under 1.00"),
+    ("(m) ours on the disk : (k) scp not", 'm', 'k', "under 1.00"),
+    ("(m) ours on the disk : (l) sftp not", 'm', 'l', "under 1.00"),
 ];
 
 /// The servers, for as long as the comparison runs.
 pub struct Servers {
     s3: S3Server,
     sftp: SftpServer,
+    /// One that can't sync: there ours asks for as little as the others do.
+    unsynced: SftpServer,
 }
 
 impl Servers {
     /// Starts them.
     pub async fn start() -> Outcome<Self> {
-        Ok(Self { s3: S3Server::start().await?, sftp: SftpServer::start().await? })
+        let unsynced = SftpOptions {
+            config: &["ForceCommand internal-sftp -P fsync"],
+            ..SftpOptions::default()
+        };
+        Ok(Self {
+            s3: S3Server::start().await?,
+            sftp: SftpServer::start().await?,
+            unsynced: SftpServer::start_with(&unsynced).await?,
+        })
     }
 
     /// The commands to compare: to S3, then to SFTP.
@@ -91,13 +105,7 @@ impl Servers {
     }
 
     fn sftp_subjects(&self, data: &Path, folder: &Path) -> Outcome<Vec<Subject>> {
-        let server = &self.sftp;
-        let (user, port, data) = (server.user(), server.address().port(), data.display());
-        let (key, hosts, target) = (server.key_file(), server.known_hosts_file(), server.folder());
-        let (key, hosts, target) = (key.display(), hosts.display(), target.display());
-        let options =
-            format!("-q -o IdentityFile={key} -o UserKnownHostsFile={hosts} -o BatchMode=yes");
-        let ours = std::env::current_exe()?;
+        let (here, target) = (Login::of(&self.sftp), self.sftp.folder());
         let subject = |letter, what, script| Subject {
             letter,
             what,
@@ -105,29 +113,61 @@ impl Servers {
             environment: Vec::new(),
             output: folder.join("nothing"),
         };
+        let (data, target) = (data.display(), target.display());
+        let Login { options, port, user, .. } = &here;
+        let sftp = |put: &str| {
+            format!(
+                "echo '{put} {data} {target}/sftp' | sftp {options} -P {port} -b - {user}@127.0.0.1 > /dev/null"
+            )
+        };
         Ok(vec![
             subject(
                 'k',
                 "SFTP: `scp`",
                 format!("scp {options} -P {port} {data} {user}@127.0.0.1:{target}/scp"),
             ),
+            subject('l', "SFTP: `sftp`, `put`", sftp("put")),
+            subject('s', "SFTP: `sftp`, `put -f` (on the disk, as ours)", sftp("put -f")),
+            subject('m', "SFTP: ours", here.ours(&data)?),
             subject(
-                'l',
-                "SFTP: `sftp`",
-                format!(
-                    "echo 'put {data} {target}/sftp' | sftp {options} -P {port} -b - {user}@127.0.0.1 > /dev/null"
-                ),
-            ),
-            subject(
-                'm',
-                "SFTP: ours",
-                format!(
-                    "{} {} sftp://{user}@127.0.0.1:{port}{target}/ours identity_file={key} known_hosts={hosts} < {data}",
-                    ours.display(),
-                    put::FLAG
-                ),
+                't',
+                "SFTP: ours, to a server that can't sync",
+                Login::of(&self.unsynced).ours(&data)?,
             ),
         ])
+    }
+}
+
+/// How one logs in to a server.
+struct Login {
+    options: String,
+    user: String,
+    port: u16,
+    url: String,
+    own_options: String,
+}
+
+impl Login {
+    fn of(server: &SftpServer) -> Self {
+        let (key, hosts) = (server.key_file(), server.known_hosts_file());
+        let (key, hosts) = (key.display(), hosts.display());
+        let (user, port) = (server.user().to_owned(), server.address().port());
+        Self {
+            options: format!(
+                "-q -o IdentityFile={key} -o UserKnownHostsFile={hosts} -o BatchMode=yes"
+            ),
+            url: format!("sftp://{user}@127.0.0.1:{port}{}/ours", server.folder().display()),
+            own_options: format!("identity_file={key} known_hosts={hosts}"),
+            user,
+            port,
+        }
+    }
+
+    /// Our putting of a file there.
+    fn ours(&self, data: &impl Display) -> Outcome<String> {
+        let (program, flag) = (std::env::current_exe()?, put::FLAG);
+        let (url, options) = (&self.url, &self.own_options);
+        Ok(format!("{} {flag} {url} {options} < {data}", program.display()))
     }
 }
 

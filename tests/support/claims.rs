@@ -65,15 +65,15 @@ pub async fn while_locked<T>(server: &PostgresServer, work: impl Future<Output =
 }
 
 /// Runs in the scratch's folder what the old scripts ran against [`CLAIMS`] on a server 15: the
-/// pipe may say `$GPG`, which encrypts under the scratch's passphrase.
-pub async fn run_old_script(server: &PostgresServer, scratch: &Scratch, pipe: &str) {
+/// script may say `$GPG`, which encrypts under the scratch's passphrase.
+pub async fn run_old_script(server: &PostgresServer, scratch: &Scratch, script: &str) {
     let home = scratch.path("gnupg");
     std::fs::create_dir_all(&home).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     std::fs::set_permissions(&home, mode).unwrap();
     let script = format!(
         "set -euo pipefail; GPG='gpg --batch --quiet --pinentry-mode loopback \
-         --passphrase-file {} --symmetric'; {pipe}; gpgconf --kill all",
+         --passphrase-file {} --symmetric'; {script}\ngpgconf --kill all",
         scratch.path("key").display()
     );
     let mut command = Command::new("bash");

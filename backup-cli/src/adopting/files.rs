@@ -86,13 +86,14 @@ fn parse(name: &str) -> Option<(String, DateTime, bool)> {
 
 /// `FILE.meta`, or the same name with `.meta` for its endings.
 fn meta_of(path: &Path) -> Option<PathBuf> {
-    let text = path.to_str()?;
-    let stem = text.find(".dump").or_else(|| text.find(".tar")).map(|end| &text[..end]);
-    let candidates = [Some(format!("{text}.meta")), stem.map(|stem| format!("{stem}.meta"))];
+    let name = path.file_name()?.to_str()?;
+    let stem = name.find(".dump").or_else(|| name.find(".tar")).map(|end| &name[..end]);
+    let candidates =
+        [Some(name), stem].map(|name| Some(path.with_file_name(name?.to_owned() + ".meta")));
     let is_small = |path: &PathBuf| {
         std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= MAX_META_BYTES)
     };
-    candidates.into_iter().flatten().map(PathBuf::from).find(is_small)
+    candidates.into_iter().flatten().find(is_small)
 }
 
 #[cfg(test)]
@@ -127,5 +128,22 @@ mod tests {
         let zone = TimeZone::get("Europe/Berlin").unwrap();
         let found = old_files(folder.path(), &zone).unwrap();
         assert_eq!(found[0].time.to_string(), "2026-07-01T00:00:00Z");
+    }
+
+    #[test]
+    fn the_meta_has_the_name_of_its_file_with_or_without_endings() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("old.dump.d");
+        std::fs::create_dir(&below).unwrap();
+        for (name, meta) in [
+            ("db_backup_20260701_020000.dump.gz", "db_backup_20260701_020000.dump.gz.meta"),
+            ("db_backup_20260702_020000.dump.gz", "db_backup_20260702_020000.meta"),
+            ("config_backup_20260703_020000.tar.gz", "config_backup_20260703_020000.meta"),
+        ] {
+            std::fs::write(below.join(name), "x").unwrap();
+            std::fs::write(below.join(meta), "x").unwrap();
+            let found = old_files(&below, &TimeZone::UTC).unwrap().pop().unwrap();
+            assert_eq!((found.name.as_str(), found.meta), (name, Some(below.join(meta))));
+        }
     }
 }

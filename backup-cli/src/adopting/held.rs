@@ -1,4 +1,4 @@
-//! Which old dumps are in a backup already, and where.
+//! Which old files are in a backup already, and where.
 //!
 //! Whoever reads "is backup X already" deletes the original: a copy that is damaged does not count.
 
@@ -48,7 +48,7 @@ impl HeldFiles {
         problems.extend(elsewhere.problems);
         for problem in &problems {
             let (storage, error) = (&problem.storage, &problem.error);
-            context.warn(&format!("not known whether a dump is in {storage} already: {error}"));
+            context.warn(&format!("not known whether a file is in {storage} already: {error}"));
         }
         let entries = || here.backups.iter().chain(&elsewhere.backups);
         let files = entries().flat_map(|entry| {

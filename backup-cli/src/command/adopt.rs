@@ -20,6 +20,7 @@ pub async fn run(args: AdoptArgs, session: &Session) -> Result<u8> {
         time_zone: time_zone(args.time_zone.as_deref())?,
         folder: args.folder,
         job: args.job,
+        files_job: args.files_job,
         storage: args.to,
         apply: args.apply,
     };

@@ -2,7 +2,7 @@
 
 use backup_core::{
     CatalogEntry, Contents, FileKind, FilesContents, Inventory, LastProof, Pin, Proven, Query,
-    Result, TableData,
+    Result, SourceIdentity, TableData,
 };
 use serde_json::json;
 
@@ -51,15 +51,22 @@ pub async fn run(args: ShowArgs, session: &Session) -> Result<u8> {
     Ok(0)
 }
 
+/// Of what was taken over nobody knows the server.
+fn source(source: &SourceIdentity) -> (&'static str, String) {
+    match (source.database.as_str(), source.server.as_str()) {
+        ("", "") => ("Files", "of an unknown host".to_owned()),
+        ("", host) => ("Files", format!("of {host}")),
+        (name, "") => ("Database", format!("{name} at an unknown server")),
+        (name, server) => ("Database", format!("{name} at {server}")),
+    }
+}
+
 fn entry_text(entry: &CatalogEntry, pin: Option<&Pin>) -> String {
     let manifest = &entry.manifest;
     let mut lines = vec![
         ("Backup", manifest.id.clone()),
         ("Job", manifest.job.clone()),
-        match manifest.source.database.as_str() {
-            "" => ("Files", format!("of {}", manifest.source.server)),
-            name => ("Database", format!("{name} at {}", manifest.source.server)),
-        },
+        source(&manifest.source),
         ("Started", output::time(manifest.started)),
         ("Finished", output::time(manifest.finished)),
         ("Made by", format!("{} on {}", manifest.tool, manifest.host)),
@@ -144,7 +151,11 @@ fn inventory_text(inventory: &Inventory) -> String {
         let locale = database.locale.as_deref().unwrap_or("default");
         text.push_str(&format!("  Encoding {}, locale {locale}\n", database.encoding));
     }
-    for (what, names) in [("Roles", &inventory.roles), ("Extensions", &inventory.extensions)] {
+    let filters = inventory.filters.iter().flat_map(|filters| filters.leave_out());
+    let filters: Vec<String> = filters.map(str::to_owned).collect();
+    for (what, names) in
+        [("Filters", &filters), ("Roles", &inventory.roles), ("Extensions", &inventory.extensions)]
+    {
         if !names.is_empty() {
             text.push_str(&format!("  {what}: {}\n", names.join(", ")));
         }

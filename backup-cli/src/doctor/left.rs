@@ -37,13 +37,17 @@ pub(super) async fn examine(subject: &str, server: &Server, diagnosis: &mut Diag
             }
             None => "restore".to_owned(),
         };
+        let holds = match one.untouched_since {
+            Some(_) => "is empty, made by",
+            None => "holds restored data:",
+        };
         let fix = one.kept(Timestamp::now(), SignedDuration::ZERO).unwrap_or_else(|| {
             "`marb-backup restore --cleanup` and the next drill on that server drop it once it is a day or two old"
                 .to_owned()
         });
         diagnosis.warning(
             subject,
-            format!("{} holds restored data: a {what} that was killed, or still runs", one.name),
+            format!("{} {holds} a {what} that was killed, or still runs", one.name),
             fix,
         );
     }

@@ -81,11 +81,16 @@ impl Deployment {
         let Some((reader, part, contents)) = source.backup() else {
             return Err(Error::failed(STAGE, "a backup was opened as a plain file"));
         };
+        let other_version = context
+            .cancel
+            .guard(async { Ok(self.warn_of_other_version(reader.manifest(), context).await) });
+        let other_version = other_version.await?;
         let origin = reader.origin(self.keys().await?.authenticate().as_deref()).await?;
         let place =
             Place::prepare(self, reader.manifest(), source.plain_bytes, options, context).await?;
         let mut report = blank_report(&place, started);
         report.backup = run::backup_facts(entry, part, contents, origin);
+        report.notes.extend(other_version);
         report.times.prepare = began.elapsed();
         let mut run = Run {
             deployment: self,

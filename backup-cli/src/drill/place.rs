@@ -129,15 +129,18 @@ impl Place {
 
     /// What its database is made for.
     pub fn purpose(&self) -> Purpose {
-        Purpose { kind: STAGE.to_owned(), live: self.scratch.clone(), run: None }
+        let (kind, live) = (STAGE.to_owned(), self.scratch.clone());
+        let comment = (!self.is_throwaway()).then(mark_of_now);
+        Purpose { kind, live, run: None, comment }
     }
 
-    /// Marks the database as a drill's, so that a later one knows what it may drop.
+    /// Marks a database that was made empty as a drill's, so that a later one knows what it may
+    /// drop. One that a restore makes is marked by it.
     pub async fn mark(&self) -> Result<()> {
         if self.is_throwaway() {
             return Ok(());
         }
-        let comment = quote_literal(&format!("{MARK}{}", Timestamp::now()));
+        let comment = quote_literal(&mark_of_now());
         let name = quote_ident(&self.scratch);
         self.server.psql().execute(&format!("comment on database {name} is {comment}")).await
     }
@@ -149,6 +152,10 @@ impl Place {
         };
         blocking(move || throwaway.server.stop()).await
     }
+}
+
+fn mark_of_now() -> String {
+    format!("{MARK}{}", Timestamp::now())
 }
 
 /// The major version of the server that was backed up.
@@ -310,7 +317,9 @@ async fn drop_unfinished(server: &Server, context: &Context) {
     for one in found {
         let name = &one.name;
         if let Some(why) = one.kept(Timestamp::now(), LEFT_BEHIND) {
-            context.warn(&format!("{name} on {} holds restored data: {why}", server.name()));
+            let what =
+                if one.untouched_since.is_some() { "is empty" } else { "holds restored data" };
+            context.warn(&format!("{name} on {} {what}: {why}", server.name()));
             continue;
         }
         match one.drop_from(server).await {

@@ -144,7 +144,6 @@ impl Run<'_> {
                 "the database was there before: nothing in it is touched",
             ));
         }
-        self.place.mark().await?;
         toc.ok_or_else(|| Error::failed(STAGE, "the restore ended without a table of contents"))
     }
 

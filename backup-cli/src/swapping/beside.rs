@@ -4,7 +4,7 @@
 use backup_core::Result;
 use backup_core::pipeline::Context;
 use backup_pg::Purpose;
-use backup_pg::swap::{Names, RunId, SwapOrder};
+use backup_pg::swap::{Names, SwapOrder};
 
 use super::SwapOptions;
 use super::checks::{SqlCheckPassed, run_checks};
@@ -51,9 +51,9 @@ impl Deployment {
     ) -> Result<Beside> {
         let names = Names::new(&site.live, &order.run);
         context.step(&format!("restoring into {}", names.restoring));
-        let restored = self.restore_scratch(site, source, options, &order.run, context).await?;
-        // From here on a crash leaves something that is known to be ours.
+        let restored = self.restore_scratch(site, source, options, order, context).await?;
         let swap = site.swap();
+        // Restoring may have taken longer than a scratch database is kept: its time begins now.
         swap.adopt(order).await?;
         let application = site.as_application(&names.restoring)?;
         if !site.config.checks.is_empty() {
@@ -72,17 +72,19 @@ impl Deployment {
         site: &Site,
         source: &OpenedSource,
         options: &SwapOptions,
-        run: &RunId,
+        order: &SwapOrder,
         context: &Context,
     ) -> Result<RestoreSummary> {
-        let names = Names::new(&site.live, run);
+        let names = Names::new(&site.live, &order.run);
         let target = site.restore_url(&names.restoring, options.restore.no_owners)?;
         let scratch = RestoreOptions {
             target,
             purpose: Some(Purpose {
                 kind: "swap".to_owned(),
                 live: site.live.clone(),
-                run: Some(run.to_string()),
+                run: Some(order.run.to_string()),
+                // A crash leaves something that is known to be ours, from its first moment on.
+                comment: Some(site.swap().first_mark(order)),
             }),
             without_subscriptions: true,
             // Migrations come first.

@@ -1,8 +1,8 @@
 //! `restore --cleanup`: drops what earlier restores left, once it is not needed any more.
 
 use backup_core::pipeline::Context;
-use backup_core::{CatalogEntry, Inventory, PartRole, Query, Result, TableData};
-use backup_pg::swap::{CleanupItem, CleanupOrder, CleanupOutcome, Phase};
+use backup_core::{CatalogEntry, DumpFilters, Inventory, PartRole, Query, Result, TableData};
+use backup_pg::swap::{CleanupItem, CleanupOrder, CleanupOutcome, Phase, SwapState};
 use backup_pg::{Server, Working};
 use jiff::{SignedDuration, Timestamp};
 
@@ -65,47 +65,59 @@ impl Deployment {
         context: &Context,
     ) -> Result<Vec<Leftover>> {
         let site = context.cancel.guard(self.site(target)).await?;
-        let (_ticket, _job) = site.lock(self)?;
-        context.step("looking for a verified backup");
-        let newest_verified = self.newest_verified(&site, context).await?;
+        let (ticket, _job) = site.lock(self)?;
+        if let Some(run) = ticket.killed() {
+            context.warn(&format!(
+                "restore {run} was killed, and the services may stand still: `restore --rollback` or `restore --continue` starts them"
+            ));
+        }
+        let swap = site.swap();
+        let state = context.cancel.guard(swap.state()).await?;
+        let newest_verified = match holding_writes_since(&state) {
+            Some(since) => self.newest_verified(&site, since, context).await?,
+            None => None,
+        };
         let order =
             CleanupOrder { now: Timestamp::now(), keep_old: site.keep_old(), newest_verified };
-        let swap = site.swap();
         let items = match dry_run {
             true => context.cancel.guard(swap.plan_cleanup(&order)).await?,
             false => swap.cleanup(&order).await?,
         };
         let mut left: Vec<Leftover> = items.into_iter().map(Leftover::from).collect();
+        left.extend(state.unmarked.into_iter().map(unmarked));
         left.extend(clean_up_unfinished(&site.admin, dry_run).await?);
         Ok(left)
     }
 
-    /// When the newest verified backup of the live database began. What a storage can't tell
-    /// counts as not verified.
-    async fn newest_verified(&self, site: &Site, context: &Context) -> Result<Option<Timestamp>> {
+    /// When the newest verified backup of the live database began, of those after `since`. What
+    /// a storage can't tell counts as not verified.
+    async fn newest_verified(
+        &self,
+        site: &Site,
+        since: Timestamp,
+        context: &Context,
+    ) -> Result<Option<Timestamp>> {
         if self.config().storage.is_empty() {
             return Ok(None);
         }
+        context.step("looking for a verified backup");
         let catalog = context.cancel.guard(self.catalog(&Query::default())).await?;
         for problem in &catalog.problems {
             context.warn(&format!("storage {}: {}", problem.storage, problem.error));
         }
+        let is_late = |one: &CatalogEntry| counts_from(one) > since;
         let mut ours: Vec<&CatalogEntry> = catalog
             .backups
             .iter()
-            .filter(|entry| {
-                is_of(entry, site) && self.is_of_a_whole_job(entry, site) && is_verified(entry)
-            })
+            .filter(|one| is_late(one) && is_of(one, site) && is_verified(one))
             .collect();
         ours.sort_by_key(|entry| std::cmp::Reverse(entry.manifest.started));
         for entry in ours {
-            match context.cancel.guard(self.holds_all(entry, context)).await {
-                // The clocks of two hosts may differ.
-                Ok(true) => return Ok(Some(entry.manifest.started - CLOCK_MARGIN)),
-                Ok(false) => context.warn(&format!(
-                    "backup {} does not count: the job left something out when it was made",
-                    entry.id
-                )),
+            match context.cancel.guard(self.what_is_missing(entry, context)).await {
+                Ok(None) => return Ok(Some(counts_from(entry))),
+                Ok(Some(why)) => {
+                    context.warn(&format!("backup {} does not count: {why}", entry.id));
+                }
                 Err(error) if context.cancel.is_cancelled() => return Err(error),
                 Err(error) => context.warn(&format!(
                     "backup {} does not count, for its contents can't be read: {error}",
@@ -116,21 +128,59 @@ impl Deployment {
         Ok(None)
     }
 
-    /// Whether the backup's own contents tell of nothing that was left out. The config may have
-    /// changed since it was made.
-    async fn holds_all(&self, entry: &CatalogEntry, context: &Context) -> Result<bool> {
+    /// Why the backup does not stand for the whole database; `None` when it does.
+    async fn what_is_missing(
+        &self,
+        entry: &CatalogEntry,
+        context: &Context,
+    ) -> Result<Option<String>> {
         let reader = self.reader(entry, context).await?;
         let contents = reader.contents(context).await?;
         let part = reader.manifest().part(PartRole::Database);
         let plain = part.and_then(|part| contents.part(&part.name));
-        Ok(plain.is_some_and(|plain| tells_of_a_whole_database(&plain.inventory)))
+        let Some(plain) = plain else { return Ok(Some("it holds no database".to_owned())) };
+        let job = self.database_of(&entry.manifest.job).ok().map(|postgres| postgres.filters());
+        Ok(left_out(&plain.inventory, job.as_ref()))
     }
 }
 
-/// Rows that were left out are noted. Of tables and schemas that were excluded nothing is: there
-/// the config's word has to do.
-fn tells_of_a_whole_database(inventory: &Inventory) -> bool {
-    inventory.tables.iter().all(|table| table.data != TableData::Excluded)
+/// The moment whose state the backup holds for certain: the clocks of two hosts may differ.
+fn counts_from(entry: &CatalogEntry) -> Timestamp {
+    entry.manifest.started - CLOCK_MARGIN
+}
+
+/// When the first of the databases that may hold what no other does was swapped out.
+fn holding_writes_since(state: &SwapState) -> Option<Timestamp> {
+    state.marked.iter().filter_map(|one| one.marker.swapped).min()
+}
+
+/// What a backup lacks of its database, as it tells itself. For an older one, which does not, the
+/// job's word of today has to do, and without a job nobody knows.
+fn left_out(inventory: &Inventory, job: Option<&DumpFilters>) -> Option<String> {
+    if inventory.tables.iter().any(|table| table.data == TableData::Excluded) {
+        return Some("it lacks the rows of some tables".to_owned());
+    }
+    let said = |filters: &DumpFilters, whose: &str| {
+        let keys = filters.leave_out();
+        (!keys.is_empty()).then(|| format!("{whose} {}", keys.join(", ")))
+    };
+    match (&inventory.filters, job) {
+        (Some(filters), _) => said(filters, "it was made with"),
+        (None, Some(job)) => {
+            said(job, "it does not tell what was left out when it was made, and its job has")
+        }
+        (None, None) => Some(
+            "it does not tell what was left out when it was made, and its job is gone".to_owned(),
+        ),
+    }
+}
+
+/// One that is called as ours are: it is for whoever knows it to say whose it is.
+fn unmarked(database: String) -> Leftover {
+    let outcome = CleanupOutcome::Kept(format!(
+        "it is called like a database of a restore and carries no mark of one; look into it, and when nobody needs it: dropdb {database}"
+    ));
+    Leftover { database, run: None, bytes: None, window: None, outcome }
 }
 
 /// Drops what killed restores were filling; what can't be dropped is told in its entry.
@@ -156,16 +206,6 @@ async fn clean_up_unfinished(server: &Server, dry_run: bool) -> Result<Vec<Lefto
     Ok(left)
 }
 
-impl Deployment {
-    /// Whether the job that made it leaves nothing out: what a filter left out is in the old
-    /// database alone.
-    fn is_of_a_whole_job(&self, entry: &CatalogEntry, site: &Site) -> bool {
-        let name = &entry.manifest.job;
-        let Ok(postgres) = self.database_of(name) else { return false };
-        site.job.as_ref().is_none_or(|of_site| of_site == name) && postgres.leaves_out().is_empty()
-    }
-}
-
 /// Whether a backup is one of the live database, as far as both tell.
 fn is_of(entry: &CatalogEntry, site: &Site) -> bool {
     let source = &entry.manifest.source;
@@ -173,7 +213,8 @@ fn is_of(entry: &CatalogEntry, site: &Site) -> bool {
         (Some(theirs), Some(ours)) => theirs == ours,
         _ => source.server == site.admin.name(),
     };
-    source.database == site.live && same_server
+    let same_job = site.job.as_ref().is_none_or(|job| *job == entry.manifest.job);
+    source.database == site.live && same_server && same_job
 }
 
 /// Whether some copy is whole and was read to its end, the last time that anybody did.
@@ -199,6 +240,25 @@ fn time(name: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backup_tells_itself_what_it_lacks_and_an_older_one_is_as_its_job() {
+        let filtered = DumpFilters { tables: vec!["claims".to_owned()], ..DumpFilters::default() };
+        let whole = DumpFilters::default();
+        let told = |filters: Option<&DumpFilters>, job: Option<&DumpFilters>| {
+            let inventory = Inventory { filters: filters.cloned(), ..Inventory::default() };
+            left_out(&inventory, job)
+        };
+        assert_eq!(told(Some(&whole), Some(&whole)), None);
+        // The job of today is not the one that made it.
+        assert_eq!(told(Some(&whole), Some(&filtered)), None);
+        assert_eq!(told(Some(&whole), None), None);
+        let why = "it was made with tables".to_owned();
+        assert_eq!(told(Some(&filtered), Some(&whole)), Some(why));
+        assert_eq!(told(None, Some(&whole)), None);
+        assert!(told(None, Some(&filtered)).unwrap().ends_with("its job has tables"));
+        assert!(told(None, None).unwrap().ends_with("its job is gone"));
+    }
 
     #[test]
     fn only_the_newest_word_on_the_contents_counts() {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Check, Inspector, Inspectors, Level, SIGNATURE_CHECK, Stored, VerifyReport};
+use super::{
+    Check, Inspector, Inspectors, Level, ListedPart, SIGNATURE_CHECK, Stored, VerifyReport,
+};
 use crate::layout::{RESTORE_NOTE, SHA256SUMS};
 use crate::pipeline::{self, Context, Event, Progress};
 use crate::read::{BackupReader, Origin};
@@ -144,7 +146,9 @@ impl Checking<'_> {
         context: &Context,
     ) -> Result<u64> {
         let recorded = contents.and_then(|contents| contents.part(&part.name));
-        let inspector = inspectors(part.role, recorded.map(|recorded| &recorded.inventory));
+        let inventory = recorded.map(|recorded| &recorded.inventory);
+        let inspector =
+            inspectors(ListedPart { manifest: self.reader.manifest(), part }, inventory);
         let sink =
             inspector.as_ref().map_or_else(|| Arc::new(Discard) as Arc<dyn Sink>, |i| i.sink());
         let outcome = pipeline::run(self.reader.flow(part, contents, sink)?, context).await?;

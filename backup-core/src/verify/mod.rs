@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Context;
 use crate::read::{BackupReader, Origin};
-use crate::{Authenticate, Error, ErrorKind, Inventory, PartRole, Result, Sink};
+use crate::{Authenticate, Error, ErrorKind, Inventory, Manifest, Part, Result, Sink};
 use checks::Checking;
 pub use copies::{Verification, VerifiedCopy, verify_copies};
 pub use damage::{Damage, Place};
@@ -51,10 +51,19 @@ pub trait Inspector: Send + Sync {
     fn inventory(&self) -> Option<Inventory>;
 }
 
-/// Makes an inspector for a part of this role, where one exists. It is told what the backup
-/// recorded about the part, where that is known.
+/// A part of a backup, and the manifest that lists it.
+#[derive(Debug, Clone, Copy)]
+pub struct ListedPart<'a> {
+    /// The backup's manifest.
+    pub manifest: &'a Manifest,
+    /// One of its parts.
+    pub part: &'a Part,
+}
+
+/// Makes an inspector for a part, where one exists. It is told what the backup recorded about
+/// the part, where that is known.
 pub type Inspectors<'a> =
-    &'a (dyn Fn(PartRole, Option<&Inventory>) -> Option<Box<dyn Inspector>> + Sync);
+    &'a (dyn Fn(ListedPart<'_>, Option<&Inventory>) -> Option<Box<dyn Inspector>> + Sync);
 
 /// What a verification found about one copy of a backup.
 #[derive(Debug)]

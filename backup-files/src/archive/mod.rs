@@ -1,5 +1,5 @@
 //! The tar format as this program writes and reads it: POSIX.1-2001 (pax), so that stock `tar`
-//! opens it.
+//! opens it; and what stock `tar` writes itself, for archives that were taken over.
 //!
 //! The `tar` crate knows the header block. What it lacks is here: pax records with any bytes in
 //! their values, extended attributes and ACLs, and a reader that refuses an archive that is cut.
@@ -8,11 +8,13 @@ pub(crate) mod acl;
 mod entry;
 mod pax;
 mod read;
+mod stock;
 mod tally;
 mod write;
 
 pub(crate) use entry::{Attributes, Entry, Kind, Mtime, Owner, shown, slashed};
 pub(crate) use read::{Visit, walk};
+pub use stock::Dialect;
 pub(crate) use tally::Tally;
 pub(crate) use write::{END, head, padding};
 

@@ -107,6 +107,11 @@ impl Records {
         Ok(())
     }
 
+    /// GNU tar's form of a file with holes, whose data is a map and pieces.
+    pub(super) fn are_of_a_sparse_file(&self) -> bool {
+        self.0.keys().any(|key| key.starts_with(b"GNU.sparse."))
+    }
+
     pub(super) fn size(&self) -> Result<Option<u64>> {
         let broken = || Error::damaged("tar", "the pax record size is broken");
         self.0.get(&b"size"[..]).map(|value| number(value).ok_or_else(broken)).transpose()

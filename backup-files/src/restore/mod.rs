@@ -20,6 +20,8 @@ use std::path::PathBuf;
 
 use backup_core::FileKind;
 
+use crate::archive::Dialect;
+
 pub use plan::{FilesPlan, FilesPlanner};
 pub use stage::FilesRestore;
 
@@ -43,6 +45,8 @@ impl FilesTarget {
 /// What is restored, and how.
 #[derive(Debug, Clone)]
 pub struct FilesRestoreOptions {
+    /// Who wrote the archive.
+    pub dialect: Dialect,
     /// Where to.
     pub target: FilesTarget,
     /// Only what these patterns find, with everything below; all when empty. A pattern with a

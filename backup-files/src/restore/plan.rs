@@ -11,7 +11,7 @@ use backup_core::{Digester, Error, Result, Sink, SinkWriter};
 use super::choice::Choice;
 use super::compare::compare;
 use super::{Change, FileChange, FilesRestoreOptions};
-use crate::archive::{Entry, Kind, Visit, shown, walk};
+use crate::archive::{Dialect, Entry, Kind, Visit, shown, walk};
 use crate::worker::Worker;
 
 /// Files up to this size are compared line by line, in bytes.
@@ -44,7 +44,9 @@ impl FilesPlan {
 pub(super) struct Planned {
     pub entry: Entry,
     /// Its place in the archive: of two with one name the later counts.
-    pub ordinal: u64,
+    pub number: u64,
+    /// Of a second name of a file the entry that has the data.
+    pub source: Option<u64>,
     /// Digest of a regular file.
     pub sha256: String,
     pub action: Action,
@@ -106,11 +108,11 @@ fn make(options: &FilesRestoreOptions, input: &mut dyn Read) -> Result<FilesPlan
         choice: Choice::new(&options.paths)?,
         with_text: options.with_text,
         text_bytes: 0,
-        ordinal: 0,
+        digests: (options.dialect == Dialect::Stock).then(BTreeMap::new),
         is_folder: BTreeMap::new(),
         planned: BTreeMap::new(),
     };
-    walk(input, &mut seeing)?;
+    walk(input, options.dialect, &mut seeing)?;
     seeing.choice.check_found()?;
     seeing.refuse_ways_through_files()?;
     let mut planned = seeing.planned;
@@ -123,33 +125,61 @@ struct Seeing {
     choice: Choice,
     with_text: bool,
     text_bytes: u64,
-    ordinal: u64,
+    /// Of every file by its entry, where second names may follow.
+    digests: Option<BTreeMap<u64, String>>,
     /// Every name, also of what is not wanted.
     is_folder: BTreeMap<Vec<u8>, bool>,
     planned: BTreeMap<Vec<u8>, Planned>,
 }
 
 impl Visit for Seeing {
-    fn entry(&mut self, entry: Entry, data: &mut dyn Read) -> Result<()> {
-        self.ordinal += 1;
+    fn entry(&mut self, entry: Entry, number: u64, data: &mut dyn Read) -> Result<()> {
         self.is_folder.insert(entry.path.clone(), entry.kind == Kind::Directory);
-        if !self.choice.takes(&entry.path) {
+        let is_wanted = self.choice.takes(&entry.path);
+        let is_file = matches!(entry.kind, Kind::File { .. });
+        if !is_wanted && !(is_file && self.digests.is_some()) {
             return Ok(());
         }
         let keep = self.with_text
+            && is_wanted
             && entry.size() <= TEXT_BYTES
             && self.text_bytes + entry.size() <= ALL_TEXT_BYTES;
-        let mut text = (keep && matches!(entry.kind, Kind::File { .. })).then(Vec::new);
+        let mut text = (keep && is_file).then(Vec::new);
         let sha256 = digest(data, text.as_mut())?;
         self.text_bytes += text.as_ref().map_or(0, |text| text.len() as u64);
-        let planned =
-            Planned { ordinal: self.ordinal, sha256, action: Action::Create, text, entry };
-        self.planned.insert(planned.entry.path.clone(), planned);
+        if let Some(digests) = &mut self.digests
+            && is_file
+        {
+            digests.insert(number, sha256.clone());
+        }
+        if is_wanted {
+            let (source, action) = (None, Action::Create);
+            self.plan(Planned { number, source, sha256, action, text, entry });
+        }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, entry: Entry, number: u64, source: u64) -> Result<()> {
+        self.is_folder.insert(entry.path.clone(), false);
+        if !self.choice.takes(&entry.path) {
+            return Ok(());
+        }
+        let sha256 = self.digests.as_ref().and_then(|digests| digests.get(&source)).cloned();
+        let sha256 = sha256.ok_or_else(|| {
+            let name = shown(&entry.path);
+            Error::failed("files", format!("the data of {name:?} was not read; please report this"))
+        })?;
+        let (source, action, text) = (Some(source), Action::Create, None);
+        self.plan(Planned { number, source, sha256, action, text, entry });
         Ok(())
     }
 }
 
 impl Seeing {
+    fn plan(&mut self, planned: Planned) {
+        self.planned.insert(planned.entry.path.clone(), planned);
+    }
+
     /// A name below a link of the archive would be written to wherever the link leads.
     fn refuse_ways_through_files(&self) -> Result<()> {
         for path in self.planned.keys() {

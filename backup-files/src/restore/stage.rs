@@ -2,6 +2,7 @@
 //! everything that belongs to it. Only at the commit it gets its name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,7 +69,8 @@ impl Sink for FilesRestore {
 
 fn stage(plan: FilesPlan, input: &mut dyn Read) -> Result<Staging> {
     let mut staging = Staging::begin(plan)?;
-    match walk(input, &mut staging).and_then(|()| staging.check_complete()) {
+    let dialect = staging.plan.options.dialect;
+    match walk(input, dialect, &mut staging).and_then(|()| staging.check_complete()) {
         Ok(()) => Ok(staging),
         Err(error) => {
             staging.undo();
@@ -95,39 +97,40 @@ pub(super) struct Staging {
     made_root: bool,
     swept: BTreeSet<Vec<u8>>,
     pub report: FilesReport,
-    ordinal: u64,
+    /// What is written of an entry's data under other names.
+    second_names: BTreeMap<u64, Vec<Vec<u8>>>,
 }
 
 impl Visit for Staging {
-    fn entry(&mut self, entry: Entry, data: &mut dyn Read) -> Result<()> {
-        self.ordinal += 1;
-        let planned = Arc::clone(&self.plan.planned);
-        let Some(planned) = planned.get(&entry.path) else { return Ok(()) };
-        if planned.ordinal != self.ordinal {
-            return Ok(());
-        }
-        if planned.entry != entry {
-            return Err(changed(&entry.path));
-        }
-        let path = &entry.path;
-        match planned.action {
-            Action::Leave | Action::SetAttributes => Ok(()),
-            Action::Create if entry.kind == Kind::Directory => self.folder(path).map(drop),
-            action => {
-                let (parent, _) = split(path);
-                let folder = self.folder(parent)?;
-                let temporary =
-                    format!("{STAGED}{}-{}", self.plan.options.run, self.ordinal).into_bytes();
-                // Noted first: what is half-written is removed as well.
-                let staged = Staged { path: path.clone(), temporary: temporary.clone(), action };
-                self.staged.push(staged);
-                match &entry.kind {
-                    Kind::Link { target } => self.link(&folder, &temporary, target, planned),
-                    _ => self.file(&folder, &temporary, planned, data),
-                }
+    fn entry(&mut self, entry: Entry, number: u64, data: &mut dyn Read) -> Result<()> {
+        let all = Arc::clone(&self.plan.planned);
+        let mut files = Vec::new();
+        if let Some(planned) = all.get(&entry.path).filter(|planned| planned.number == number) {
+            refuse_change(planned, &entry)?;
+            match (planned.action, &entry.kind) {
+                (Action::Leave | Action::SetAttributes, _) => {}
+                (Action::Create, Kind::Directory) => drop(self.folder(&entry.path)?),
+                (_, Kind::Link { target }) => self.link(target, planned)?,
+                _ => files.push(planned),
             }
         }
+        let second = self.second_names.remove(&number).unwrap_or_default();
+        files.extend(second.iter().filter_map(|path| all.get(path)));
+        if files.is_empty() { Ok(()) } else { self.files(&files, data) }
     }
+
+    /// Its data was written with that of its source.
+    fn hard_link(&mut self, entry: Entry, number: u64, _source: u64) -> Result<()> {
+        let planned = self.plan.planned.get(&entry.path);
+        planned
+            .filter(|planned| planned.number == number)
+            .map_or(Ok(()), |planned| refuse_change(planned, &entry))
+    }
+}
+
+/// Refuses what is not as it was planned.
+fn refuse_change(planned: &Planned, entry: &Entry) -> Result<()> {
+    if planned.entry == *entry { Ok(()) } else { Err(changed(&entry.path)) }
 }
 
 /// The archive is not the one that was planned.
@@ -149,6 +152,14 @@ impl Staging {
         }
         let root = Folder::open(target.path()).map_err(|e| unusable(target, e))?;
         let unchanged = plan.counts().2;
+        let mut second_names: BTreeMap<u64, Vec<Vec<u8>>> = BTreeMap::new();
+        for (path, planned) in plan.planned.iter() {
+            if let (Some(source), Action::Create | Action::Replace) =
+                (planned.source, planned.action)
+            {
+                second_names.entry(source).or_default().push(path.clone());
+            }
+        }
         Ok(Self {
             root,
             plan,
@@ -158,7 +169,7 @@ impl Staging {
             made_root,
             swept: BTreeSet::new(),
             report: FilesReport { unchanged, ..FilesReport::default() },
-            ordinal: 0,
+            second_names,
         })
     }
 
@@ -206,16 +217,26 @@ impl Staging {
         }
     }
 
-    fn file(
-        &mut self,
-        folder: &Folder,
-        temporary: &[u8],
-        planned: &Planned,
-        data: &mut dyn Read,
-    ) -> Result<()> {
+    /// A name beside the place of `planned`, and the folder of both.
+    fn beside(&mut self, planned: &Planned) -> Result<(Folder, Vec<u8>)> {
         let path = &planned.entry.path;
-        let failed = |e: io::Error| unwritable(path, e);
-        let mut file = folder.create(temporary).map_err(failed)?;
+        let folder = self.folder(split(path).0)?;
+        let temporary = format!("{STAGED}{}-{}", self.plan.options.run, planned.number);
+        let temporary = temporary.into_bytes();
+        // Noted first: what is half-written is removed as well.
+        let (path, action) = (path.clone(), planned.action);
+        self.staged.push(Staged { path, temporary: temporary.clone(), action });
+        Ok((folder, temporary))
+    }
+
+    /// Writes one entry's data, under each of its names.
+    fn files(&mut self, planned: &[&Planned], data: &mut dyn Read) -> Result<()> {
+        let mut files = Vec::new();
+        for planned in planned {
+            let (folder, temporary) = self.beside(planned)?;
+            let file = folder.create(&temporary).map_err(|e| unwritable(&planned.entry.path, e))?;
+            files.push((*planned, file));
+        }
         let mut digester = Digester::default();
         let mut buffer = vec![0; BLOCK_BYTES];
         loop {
@@ -224,36 +245,33 @@ impl Staging {
                 break;
             }
             digester.update(&buffer[..n]);
-            // Holes stay holes.
-            if n == BLOCK_BYTES && buffer.iter().all(|byte| *byte == 0) {
-                file.seek(SeekFrom::Current(n as i64)).map_err(failed)?;
-            } else {
-                file.write_all(&buffer[..n]).map_err(failed)?;
+            for (planned, file) in &mut files {
+                write_block(file, &buffer[..n]).map_err(|e| unwritable(&planned.entry.path, e))?;
             }
         }
+        let sha256 = digester.finish().sha256;
+        files.into_iter().try_for_each(|(planned, file)| self.finish_file(planned, &file, &sha256))
+    }
+
+    fn finish_file(&mut self, planned: &Planned, file: &File, sha256: &str) -> Result<()> {
+        let Entry { path, attributes, .. } = &planned.entry;
+        let failed = |e: io::Error| unwritable(path, e);
         file.set_len(planned.entry.size()).map_err(failed)?;
-        if digester.finish().sha256 != planned.sha256 {
+        if *sha256 != planned.sha256 {
             return Err(changed(path));
         }
-        let unset =
-            set_on_open(&file, &planned.entry.attributes, &mut self.users).map_err(failed)?;
+        let unset = set_on_open(file, attributes, &mut self.users).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         self.report.bytes += planned.entry.size();
         self.note_unset(path, unset);
         Ok(())
     }
 
-    fn link(
-        &mut self,
-        folder: &Folder,
-        temporary: &[u8],
-        target: &[u8],
-        planned: &Planned,
-    ) -> Result<()> {
-        let path = &planned.entry.path;
-        folder.make_link(temporary, target).map_err(|e| unwritable(path, e))?;
-        let attributes = &planned.entry.attributes;
-        let unset = set_on_link(folder, temporary, attributes, &mut self.users)
+    fn link(&mut self, target: &[u8], planned: &Planned) -> Result<()> {
+        let Entry { path, attributes, .. } = &planned.entry;
+        let (folder, temporary) = self.beside(planned)?;
+        folder.make_link(&temporary, target).map_err(|e| unwritable(path, e))?;
+        let unset = set_on_link(&folder, &temporary, attributes, &mut self.users)
             .map_err(|e| unwritable(path, e))?;
         self.note_unset(path, unset);
         Ok(())
@@ -295,6 +313,15 @@ impl Staging {
         if self.made_root {
             let _ = std::fs::remove_dir(self.plan.options.target.path());
         }
+    }
+}
+
+/// Holes stay holes.
+fn write_block(file: &mut File, block: &[u8]) -> io::Result<()> {
+    if block.len() == BLOCK_BYTES && block.iter().all(|byte| *byte == 0) {
+        file.seek(SeekFrom::Current(block.len() as i64)).map(drop)
+    } else {
+        file.write_all(block)
     }
 }
 

@@ -10,15 +10,19 @@ use crate::archive::{Mtime, Visit, walk};
 struct First(Option<Entry>);
 
 impl Visit for First {
-    fn entry(&mut self, entry: Entry, _data: &mut dyn Read) -> Result<()> {
+    fn entry(&mut self, entry: Entry, _number: u64, _data: &mut dyn Read) -> Result<()> {
         self.0 = Some(entry);
         Err(backup_core::Error::failed("test", "seen"))
+    }
+
+    fn hard_link(&mut self, _entry: Entry, _number: u64, _source: u64) -> Result<()> {
+        unreachable!("no archive of this program has one")
     }
 }
 
 fn read_back(bytes: &[u8]) -> Entry {
     let mut first = First(None);
-    walk(&mut &bytes[..], &mut first).unwrap_err();
+    walk(&mut &bytes[..], Dialect::Own, &mut first).unwrap_err();
     first.0.unwrap()
 }
 

@@ -5,6 +5,7 @@ mod format;
 mod hostile;
 mod reading;
 mod restoring;
+mod stock;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use backup_core::{Collect, FilesContents, Findings, InMemory, Result, Sink};
 
 use crate::archive::{Attributes, END, Entry, Kind, Owner, head, padding};
 use crate::{
-    FilesCheck, FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesRestoreOptions,
+    Dialect, FilesCheck, FilesPlan, FilesPlanner, FilesReport, FilesRestore, FilesRestoreOptions,
     FilesSelection, FilesSource, FilesTarget,
 };
 
@@ -83,13 +84,23 @@ async fn feed(bytes: &[u8], sink: Arc<dyn Sink>) -> Result<()> {
 }
 
 async fn check(bytes: &[u8]) -> Result<FilesContents> {
-    let check = FilesCheck::new();
+    check_as(Dialect::Own, bytes).await
+}
+
+async fn check_as(dialect: Dialect, bytes: &[u8]) -> Result<FilesContents> {
+    let check = FilesCheck::new(dialect);
     feed(bytes, Arc::new(check.clone())).await?;
     Ok(check.contents().unwrap())
 }
 
 fn options(target: FilesTarget) -> FilesRestoreOptions {
-    FilesRestoreOptions { target, paths: Vec::new(), run: "RUN".to_owned(), with_text: false }
+    FilesRestoreOptions {
+        dialect: Dialect::Own,
+        target,
+        paths: Vec::new(),
+        run: "RUN".to_owned(),
+        with_text: false,
+    }
 }
 
 async fn plan(bytes: &[u8], options: FilesRestoreOptions) -> Result<FilesPlan> {

@@ -59,6 +59,8 @@ impl ArchiveSummary {
     pub fn inventory(&self) -> Inventory {
         Inventory {
             database: database_facts(&self.toc),
+            // An archive does not tell what is missing in it.
+            filters: None,
             tables: self.tables(),
             row_digests: self.walked.key.as_ref().map(|key| RowDigests {
                 algorithm: ALGORITHM.to_owned(),

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 
 use async_trait::async_trait;
-use backup_core::{Error, ErrorKind, Findings, Inventory, Result, Source, SourceStream};
+use backup_core::{
+    DumpFilters, Error, ErrorKind, Findings, Inventory, Result, Source, SourceStream,
+};
 use bytes::Bytes;
 
 pub use settings::with_recorded_settings;
@@ -128,6 +130,7 @@ impl PgDump {
             output,
             archive,
             settings: in_force,
+            filters: self.options.filters(),
             toc: None,
             findings: Findings::default(),
         })
@@ -140,6 +143,7 @@ pub struct DumpStream {
     output: Output,
     archive: ArchiveReader,
     settings: BTreeMap<String, String>,
+    filters: DumpFilters,
     toc: Option<Toc>,
     findings: Findings,
 }
@@ -186,6 +190,7 @@ impl DumpStream {
                 .caused_by(error)
         })?;
         let mut inventory = summary.inventory();
+        inventory.filters = Some(std::mem::take(&mut self.filters));
         if let Some(digests) = &mut inventory.row_digests {
             digests.settings = std::mem::take(&mut self.settings);
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backup_core::DumpFilters;
+
 /// How long pg_dump waits for the lock on a table by default. While it waits, nobody else gets
 /// the table either: whatever comes later queues up behind it.
 pub const LOCK_WAIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,18 +62,21 @@ impl Default for DumpOptions {
 }
 
 impl DumpOptions {
+    /// What is dumped, as backups record it.
+    pub fn filters(&self) -> DumpFilters {
+        DumpFilters {
+            schemas: self.schemas.clone(),
+            exclude_schemas: self.exclude_schemas.clone(),
+            tables: self.tables.clone(),
+            exclude_tables: self.exclude_tables.clone(),
+            exclude_table_data: self.exclude_table_data.clone(),
+            large_objects: self.large_objects,
+        }
+    }
+
     /// Whether everything in the database is dumped.
     pub fn is_complete(&self) -> bool {
-        let nothing_chosen = [
-            &self.schemas,
-            &self.exclude_schemas,
-            &self.tables,
-            &self.exclude_tables,
-            &self.exclude_table_data,
-        ]
-        .iter()
-        .all(|patterns| patterns.is_empty());
-        nothing_chosen && self.large_objects != Some(false)
+        self.filters().leave_out().is_empty()
     }
 
     /// pg_dump's arguments.

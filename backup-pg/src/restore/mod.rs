@@ -59,7 +59,7 @@ use writer::RestoreWriter;
 const STAGE: &str = "pg_restore";
 
 /// How long the server may take for the rest once it has all bytes (indexes, constraints), and
-/// then again for the comparison together with the statistics.
+/// then again for the comparison and the statistics.
 pub const RESTORE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a commit may be waited for: both halves of [`RESTORE_TIMEOUT`], and an hour to log

@@ -4,7 +4,7 @@ use backup_core::{Error, Result};
 use tokio::task::JoinHandle;
 
 use super::STAGE;
-use super::working::{Purpose, mark_sql, unmark_sql, working_name};
+use super::working::{Purpose, comment_sql, create_sql, working_name};
 use crate::archive::Toc;
 use crate::database::{DatabasePlan, TablespaceMap, plan_database};
 use crate::sql::{quote_ident, quote_literal};
@@ -63,6 +63,8 @@ enum Made {
     Working {
         name: String,
         plan: DatabasePlan,
+        /// The comment that it gets with its name, where that is not the archive's.
+        comment: Option<String>,
         /// The server is at it. A task of its own, so that nobody who gives up waiting has to
         /// guess whether the database came into being.
         creating: Option<JoinHandle<Result<()>>>,
@@ -159,12 +161,16 @@ impl Target {
         if no_owners {
             plan.properties.retain(|sql| !needs_roles(sql));
         }
-        let plain = || Purpose { kind: "restore".to_owned(), live: self.name.clone(), run: None };
-        let mark = mark_sql(&working, &purpose.cloned().unwrap_or_else(plain));
-        // In one breath: whoever kills us now leaves a client that still does both.
-        let (psql, create) = (self.server.psql(), format!("{};\n{mark}", plan.create));
+        let purpose = purpose.cloned().unwrap_or_else(|| Purpose {
+            kind: "restore".to_owned(),
+            live: self.name.clone(),
+            run: None,
+            comment: None,
+        });
+        let (psql, create) = (self.server.psql(), create_sql(&plan.create, &working, &purpose));
         let creating = tokio::spawn(async move { psql.execute(&create).await });
-        self.made = Made::Working { name: working, plan, creating: Some(creating) };
+        let (comment, creating) = (purpose.comment, Some(creating));
+        self.made = Made::Working { name: working, plan, comment, creating };
         self.created().await
     }
 
@@ -182,27 +188,45 @@ impl Target {
     /// Gives the database its properties and its name: from here on it can be seen. Returns
     /// what could not be set.
     pub async fn publish(&mut self) -> Result<Vec<String>> {
-        let Made::Working { name, plan, .. } = &self.made else { return Ok(Vec::new()) };
+        let Made::Working { name, plan, comment, .. } = &self.made else { return Ok(Vec::new()) };
         let psql = self.server.psql();
         let rename =
             format!("ALTER DATABASE {} RENAME TO {}", quote_ident(name), quote_ident(&self.name));
-        let unmark = unmark_sql(name);
-        let all = [&unmark].into_iter().chain(&plan.properties).chain([&rename]);
-        let all = all.cloned().collect::<Vec<_>>();
-        let together = format!("BEGIN;\n{};\nCOMMIT", all.join(";\n"));
+        let (archived, properties): (Vec<&String>, Vec<&String>) =
+            plan.properties.iter().partition(|sql| sql.starts_with("COMMENT "));
+        // The mark goes together with the working name, or what a kill leaves would be nobody's.
+        let own = comment_sql(name, comment.as_deref());
+        let mut naming = vec![&own];
+        if comment.is_none() {
+            naming.extend(&archived);
+        }
+        naming.push(&rename);
+        let all: Vec<&String> = properties.iter().copied().chain(naming.iter().copied()).collect();
         let mut notes = Vec::new();
-        if let Err(error) = psql.execute(&together).await {
+        if let Err(error) = psql.execute(&transaction(&all)).await
+            && !self.is_published(&psql, name).await?
+        {
             tracing::debug!(%error, "database properties one by one");
-            psql.execute(&unmark).await?;
-            for property in &plan.properties {
+            let not_set = |sql: &String, error: Error| {
+                format!("{sql:?} could not be run: {}", error.message())
+            };
+            for property in properties {
                 if let Err(error) = psql.execute(property).await {
-                    notes.push(format!("{property:?} could not be run: {}", error.message()));
+                    notes.push(not_set(property, error));
                 }
             }
-            psql.execute(&rename).await?;
+            if let Err(error) = psql.execute(&transaction(&naming)).await {
+                psql.execute(&transaction(&[&own, &rename])).await?;
+                notes.extend(archived.first().map(|sql| not_set(sql, error)));
+            }
         }
         self.made = Made::Existing;
         Ok(notes)
+    }
+
+    /// Whether it has its own name: the answer that says so may have been lost.
+    async fn is_published(&self, psql: &Psql, working: &str) -> Result<bool> {
+        Ok(!exists(psql, working).await? && exists(psql, &self.name).await?)
     }
 
     /// Whether the database that was there before holds anything by now.
@@ -235,6 +259,12 @@ impl Target {
         self.made = Made::Nothing;
         Ok(())
     }
+}
+
+/// Statements that are done together or not at all.
+fn transaction(all: &[&String]) -> String {
+    let all: Vec<&str> = all.iter().map(|sql| sql.as_str()).collect();
+    format!("BEGIN;\n{};\nCOMMIT", all.join(";\n"))
 }
 
 async fn exists(psql: &Psql, name: &str) -> Result<bool> {

@@ -1,8 +1,10 @@
-//! Databases that are being filled: their names, the mark each carries from its first moment, and
-//! dropping what a killed restore left of them.
+//! Databases that are being filled: their names, the mark each carries, and dropping what a killed
+//! restore left of them.
 //!
-//! The mark is the database's comment, written in the same breath as it is made. It goes when the
-//! database gets its own name.
+//! The mark is the database's comment. It goes in the very transaction that gives the database its
+//! own name. CREATE DATABASE can't share a transaction with anything, so a database is made closed
+//! and opened together with its mark: one without a mark that is still closed holds nothing, for
+//! nobody ever was in it, and its name tells when it was made.
 
 use std::time::Duration;
 
@@ -32,6 +34,10 @@ pub struct Purpose {
     /// The run, where it has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// The comment that the database gets in the transaction that gives it its own name: the mark
+    /// of whoever goes on with it. Without one it gets what the archive says.
+    #[serde(skip)]
+    pub comment: Option<String>,
 }
 
 /// The mark of a database that is being filled.
@@ -53,6 +59,9 @@ pub struct Working {
     pub name: String,
     /// What its comment says; `None` when nobody marked it.
     pub mark: Option<WorkingMark>,
+    /// When it was made, of one that a restore was killed at before it could mark it: it is as
+    /// it was made, closed and empty.
+    pub untouched_since: Option<Timestamp>,
     /// Its size on the server's disk; `None` where this role may not know.
     pub bytes: Option<u64>,
     /// Whether somebody is connected to it.
@@ -63,8 +72,16 @@ pub struct Working {
 struct Listed {
     name: String,
     comment: Option<String>,
+    open: bool,
     bytes: Option<u64>,
     in_use: bool,
+}
+
+impl Listed {
+    fn untouched_since(&self) -> Option<Timestamp> {
+        let untouched = !self.open && self.comment.is_none();
+        untouched.then(|| made_at(&self.name)).flatten()
+    }
 }
 
 impl WorkingMark {
@@ -83,6 +100,7 @@ impl Working {
         let listed: Vec<Listed> = server.psql().query_json(&query()).await?;
         let working = |one: Listed| Self {
             mark: one.comment.as_deref().and_then(|text| WorkingMark::read(&one.name, text)),
+            untouched_since: one.untouched_since(),
             name: one.name,
             bytes: one.bytes,
             in_use: one.in_use,
@@ -92,7 +110,8 @@ impl Working {
 
     /// Why it stays; `None` when it is certain that a killed restore left it.
     pub fn kept(&self, now: Timestamp, least_age: SignedDuration) -> Option<String> {
-        let Some(mark) = &self.mark else {
+        let marked = self.mark.as_ref().map(|mark| mark.started);
+        let Some(started) = marked.or(self.untouched_since) else {
             return Some(format!(
                 "it carries no mark of ours; when no restore is running: dropdb {}",
                 self.name
@@ -101,7 +120,7 @@ impl Working {
         if self.in_use {
             return Some("somebody is connected to it: a restore that still runs".to_owned());
         }
-        match mark.started.checked_add(least_age) {
+        match started.checked_add(least_age) {
             Ok(until) if until <= now => None,
             Ok(until) => Some(format!("a restore may still be at it; it goes after {until:.0}")),
             Err(_) => Some("its mark says a time that can't be".to_owned()),
@@ -121,34 +140,52 @@ impl Working {
     }
 }
 
-/// A name that no other restore has.
+/// A name that no other restore has: process and time.
 pub(super) fn working_name() -> String {
-    let now = Timestamp::now().as_nanosecond();
-    format!("{WORKING_PREFIX}{:x}_{:x}", std::process::id(), now)
+    name_made_at(std::process::id(), Timestamp::now())
+}
+
+fn name_made_at(process: u32, time: Timestamp) -> String {
+    format!("{WORKING_PREFIX}{process:x}_{:x}", time.as_nanosecond())
+}
+
+/// The time in such a name; `None` when it is another name.
+fn made_at(name: &str) -> Option<Timestamp> {
+    let (process, nanoseconds) = name.strip_prefix(WORKING_PREFIX)?.split_once('_')?;
+    let process = u32::from_str_radix(process, 16).ok()?;
+    let time = Timestamp::from_nanosecond(i128::from_str_radix(nanoseconds, 16).ok()?).ok()?;
+    (name_made_at(process, time) == name).then_some(time)
+}
+
+/// The SQL that makes a database, closed, then marks and opens it at once.
+pub(super) fn create_sql(create: &str, name: &str, purpose: &Purpose) -> String {
+    let mark = mark_sql(name, purpose);
+    let open = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quote_ident(name));
+    format!("{create} ALLOW_CONNECTIONS = false;\nBEGIN;\n{mark};\n{open};\nCOMMIT")
 }
 
 /// The SQL that marks a database.
-pub(super) fn mark_sql(name: &str, purpose: &Purpose) -> String {
+fn mark_sql(name: &str, purpose: &Purpose) -> String {
     let mark = WorkingMark {
         database: name.to_owned(),
         purpose: purpose.clone(),
         started: Timestamp::now(),
     };
     // A map of plain values with text keys can't fail.
-    let text = format!("{MARK}{}", serde_json::to_string(&mark).unwrap_or_default());
-    format!("COMMENT ON DATABASE {} IS {}", quote_ident(name), quote_literal(&text))
+    comment_sql(name, Some(&format!("{MARK}{}", serde_json::to_string(&mark).unwrap_or_default())))
 }
 
-/// The SQL that takes the mark away.
-pub(super) fn unmark_sql(name: &str) -> String {
-    format!("COMMENT ON DATABASE {} IS NULL", quote_ident(name))
+/// The SQL that puts another comment in the mark's place, or none.
+pub(super) fn comment_sql(name: &str, text: Option<&str>) -> String {
+    let text = text.map_or_else(|| "NULL".to_owned(), quote_literal);
+    format!("COMMENT ON DATABASE {} IS {text}", quote_ident(name))
 }
 
 fn query() -> String {
     // The size of a database that one may not connect to would be an error.
     format!(
         "select coalesce(json_agg(json_build_object('name', datname,
-            'comment', shobj_description(d.oid, 'pg_database'),
+            'comment', shobj_description(d.oid, 'pg_database'), 'open', datallowconn,
             'bytes', case when has_database_privilege(d.oid, 'CONNECT')
                 or pg_has_role('pg_read_all_stats', 'USAGE') then pg_database_size(d.oid) end,
             'in_use', exists (select from pg_catalog.pg_stat_activity a where a.datid = d.oid))
@@ -162,14 +199,15 @@ mod tests {
     use super::*;
 
     fn working(in_use: bool) -> Working {
-        let purpose = Purpose { kind: "swap".into(), live: "it's".into(), run: None };
+        let purpose =
+            Purpose { kind: "swap".into(), live: "it's".into(), run: None, comment: None };
         let name = working_name();
         let sql = mark_sql(&name, &purpose);
         let text = sql.split_once(" IS '").unwrap().1.trim_end_matches('\'').replace("''", "'");
         let mark = WorkingMark::read(&name, &text).unwrap();
         assert_eq!(mark.purpose, purpose);
         assert_eq!(WorkingMark::read("another", &text), None);
-        Working { name, mark: Some(mark), bytes: None, in_use }
+        Working { name, mark: Some(mark), untouched_since: None, bytes: None, in_use }
     }
 
     #[test]
@@ -181,5 +219,31 @@ mod tests {
         assert!(working(true).kept(later, day).unwrap().contains("connected"));
         let unmarked = Working { mark: None, ..working(false) };
         assert!(unmarked.kept(later, day).unwrap().contains("no mark"));
+        let untouched = Working { untouched_since: made_at(&unmarked.name), ..unmarked };
+        assert!(untouched.kept(Timestamp::now(), day).unwrap().contains("goes after"));
+        assert_eq!(untouched.kept(later, day), None);
+        let used = Working { in_use: true, ..untouched };
+        assert!(used.kept(later, day).unwrap().contains("connected"));
+    }
+
+    #[test]
+    fn only_what_is_closed_without_a_comment_and_tells_its_time_is_untouched() {
+        let name = working_name();
+        assert!(Timestamp::now().duration_since(made_at(&name).unwrap()).as_secs() < 60);
+        let listed = |name: &str, open, comment: Option<&str>| Listed {
+            name: name.to_owned(),
+            comment: comment.map(str::to_owned),
+            open,
+            bytes: None,
+            in_use: false,
+        };
+        assert_eq!(listed(&name, false, None).untouched_since(), made_at(&name));
+        assert_eq!(listed(&name, true, None).untouched_since(), None);
+        assert_eq!(listed(&name, false, Some("mine")).untouched_since(), None);
+        let foreign = ["", "mine", "1_", "_1", "1_+1", "1_-1", "1_01", "1_1A", "1_1_1", "g_1"];
+        for tail in foreign {
+            let name = format!("{WORKING_PREFIX}{tail}");
+            assert_eq!(listed(&name, false, None).untouched_since(), None, "{name}");
+        }
     }
 }

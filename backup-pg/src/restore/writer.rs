@@ -205,18 +205,30 @@ impl RestoreWriter {
         // Ends the children of one that was given up, before anything else is done.
         drop(run);
         self.report.notes.extend(warnings(&said?));
-        let started = Instant::now();
-        let expected = self.expectations(summary);
-        let psql = self.target.psql();
-        let comparing =
-            compare(Witness::Outside(psql.with_timeout(limit)), &expected, &mut self.report);
-        bounded(&cancel, limit, "the comparison did not end", comparing).await?;
-        if self.options.analyze {
-            let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
-            cancel.guard(self.analyze(&psql.with_timeout(left))).await?;
-        }
+        self.prove(summary).await?;
         // What can be seen is either all or nothing: no stop in the middle of this.
         self.publish().await
+    }
+
+    /// Counts every table again and gathers statistics: at the same time, where more than one
+    /// session is allowed.
+    async fn prove(&mut self, summary: &ArchiveSummary) -> Result<()> {
+        let (cancel, limit, started) = (self.cancel.clone(), self.options.timeout, Instant::now());
+        let (expected, analyze) = (self.expectations(summary), self.analyze_statement());
+        let jobs = self.prepared.as_ref().map_or(1, |prepared| prepared.jobs);
+        let psql = self.target.psql().with_timeout(limit);
+        let comparing = compare(Witness::Outside(psql.clone()), &expected, &mut self.report);
+        let comparing = bounded(&cancel, limit, "the comparison did not end", comparing);
+        let gather = async |limit| Ok(gather(&psql.with_timeout(limit), analyze).await);
+        let note = if jobs > 1 {
+            tokio::try_join!(comparing, cancel.guard(gather(limit)))?.1
+        } else {
+            comparing.await?;
+            let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
+            cancel.guard(gather(left)).await?
+        };
+        self.report.notes.extend(note);
+        Ok(())
     }
 
     /// Nothing of it can be seen by others before the last step.
@@ -246,9 +258,8 @@ impl RestoreWriter {
         // No stop in the middle of this.
         let said = said + &transaction.commit().await?;
         self.report.notes.extend(warnings(&said));
-        if self.options.analyze {
-            self.analyze(&self.target.psql().with_timeout(limit)).await?;
-        }
+        let psql = self.target.psql().with_timeout(limit);
+        self.report.notes.extend(gather(&psql, self.analyze_statement()).await);
         self.publish().await
     }
 
@@ -261,23 +272,20 @@ impl RestoreWriter {
         }
     }
 
-    async fn analyze(&mut self, psql: &Psql) -> Result<()> {
-        let tables = match (&self.options.selection, &self.prepared) {
-            (Some(_), Some(prepared)) => with_rows(&prepared.restored),
-            _ => Vec::new(),
-        };
-        if self.options.selection.is_some() && tables.is_empty() {
-            return Ok(());
+    /// What gathers the statistics of everything that was restored, where that is wanted.
+    fn analyze_statement(&self) -> Option<String> {
+        if !self.options.analyze {
+            return None;
         }
+        let (Some(_), Some(prepared)) = (&self.options.selection, &self.prepared) else {
+            return Some("ANALYZE".to_owned());
+        };
+        let tables = with_rows(&prepared.restored);
         let tables: Vec<String> = tables
             .iter()
             .map(|(schema, name)| format!("{}.{}", quote_ident(schema), quote_ident(name)))
             .collect();
-        if let Err(error) = psql.execute(&format!("ANALYZE {}", tables.join(", "))).await {
-            let note = format!("statistics are missing, run ANALYZE: {}", error.message());
-            self.report.notes.push(note);
-        }
-        Ok(())
+        (!tables.is_empty()).then(|| format!("ANALYZE {}", tables.join(", ")))
     }
 
     async fn publish(&mut self) -> Result<()> {
@@ -371,6 +379,12 @@ impl SinkWriter for RestoreWriter {
 
 fn over() -> Error {
     Error::failed(STAGE, "the restore had ended before")
+}
+
+/// Gathers statistics. Data without them is whole, so a failure is only told.
+async fn gather(psql: &Psql, statement: Option<String>) -> Option<String> {
+    let error = psql.execute(&statement?).await.err()?;
+    Some(format!("statistics are missing, run ANALYZE: {}", error.message()))
 }
 
 /// The same error, saying more.

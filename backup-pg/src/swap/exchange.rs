@@ -83,8 +83,19 @@ pub enum Resumed {
 }
 
 impl Swap {
-    /// Marks a scratch database as this run's, so that a crash from here on leaves something
-    /// that [`state`](Self::state) and [`cleanup`](Self::cleanup) know.
+    /// The comment with which a scratch database gets its name ([`Names::restoring`]): a crash from
+    /// that moment on leaves something that [`state`](Self::state) and [`cleanup`](Self::cleanup)
+    /// know.
+    pub fn first_mark(&self, order: &SwapOrder) -> String {
+        self.first_marker(order).text()
+    }
+
+    fn first_marker(&self, order: &SwapOrder) -> Marker {
+        Marker::restored(&self.live, &order.run, order.backup.clone(), Timestamp::now())
+    }
+
+    /// Marks a scratch database as this run's and as made just now, whether it has its
+    /// [`first_mark`](Self::first_mark) or not.
     ///
     /// # Errors
     /// `NotFound` when there is no such database, or when the server refuses.
@@ -94,9 +105,9 @@ impl Swap {
         if marker.phase != Phase::Restored {
             return Err(unfinished(&marker));
         }
-        let sql = comment(&marker.database, Some(&marker.text()));
+        let marker = Marker { started: Timestamp::now(), ..marker };
         Transaction::begin(self.limits.lock)
-            .step(&sql)
+            .step(&comment(&marker.database, Some(&marker.text())))
             .run(&self.admin)
             .await?
             .done("the new database could not be marked")
@@ -238,9 +249,7 @@ impl Swap {
             Error::new(ErrorKind::NotFound, STAGE, format!("there is no database {name}"))
                 .next_step("restore again; `restore --continue` goes on with a run that was swapped already")
         })?;
-        let first =
-            || Marker::restored(&self.live, &order.run, order.backup.clone(), Timestamp::now());
-        Ok((scratch.oid, scratch.marker().unwrap_or_else(first)))
+        Ok((scratch.oid, scratch.marker().unwrap_or_else(|| self.first_marker(order))))
     }
 
     /// The way from the old to the new database.

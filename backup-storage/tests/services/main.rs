@@ -25,6 +25,8 @@ mod s3_settings;
 mod s3_versions;
 #[cfg(feature = "sftp")]
 mod sftp;
+#[cfg(all(feature = "s3", feature = "gcs", feature = "azure", feature = "sftp"))]
+mod surroundings;
 
 /// An object of a storage, as the source that it is.
 #[cfg(any(feature = "local", feature = "sftp"))]

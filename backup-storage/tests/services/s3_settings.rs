@@ -1,4 +1,4 @@
-//! What the settings of S3 send, written down on the way, and what an account's own files hold.
+//! What the settings of S3 send, written down on the way.
 
 use std::time::Duration;
 
@@ -75,70 +75,4 @@ async fn without_conditional_puts_claims_look_first_and_say_so() {
     wrong.options.insert("conditional".into(), "perhaps".into());
     let error = S3::from_url("offsite", &url(), &wrong).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage, "{error:?}");
-}
-
-/// Runs the one test below in a process with a home and variables of its own.
-async fn in_a_home(files: &[(&str, String)], variables: &[(&str, &str)]) -> (bool, String) {
-    let home = tempfile::tempdir().unwrap();
-    std::fs::create_dir(home.path().join(".aws")).unwrap();
-    for (name, text) in files {
-        std::fs::write(home.path().join(".aws").join(name), text).unwrap();
-    }
-    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child
-        .args(["--exact", "s3_settings::with_the_credentials_of_the_surroundings", "--ignored"])
-        .env_clear()
-        .env("HOME", home.path())
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .envs(variables.iter().copied());
-    let output = child.output().await.unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.success(), told + &String::from_utf8_lossy(&output.stderr))
-}
-
-#[tokio::test]
-#[ignore = "run by the test below, in surroundings of its own"]
-async fn with_the_credentials_of_the_surroundings() {
-    let Ok(endpoint) = std::env::var("MARB_TEST_ENDPOINT") else { return };
-    let mut settings = Settings::default();
-    settings.options.insert("endpoint".into(), endpoint);
-    settings.options.insert("region".into(), S3Server::REGION.into());
-    if let Ok(profile) = std::env::var("MARB_TEST_PROFILE") {
-        settings.options.insert("profile".into(), profile);
-    }
-    let storage = S3::from_url("offsite", &url(), &settings).unwrap();
-    write(&storage, "by-profile", b"x").await.unwrap();
-    storage.delete("by-profile").await.unwrap();
-}
-
-#[tokio::test]
-async fn profiles_and_variables_of_the_account_open() {
-    let server = S3Server::start().await.unwrap();
-    let (endpoint, good) = (server.endpoint(), server.keys(S3Access::Admin));
-    let profile = |name: &str, id: &str, secret: &str| {
-        format!("[{name}]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n")
-    };
-    let wrong = profile("default", "NOBODY", "planted-wrong-secret");
-    let both = wrong.clone() + &profile("vault", good.access_key, good.secret_key);
-    let credentials = [("credentials", both)];
-    let right = profile("default", good.access_key, good.secret_key);
-    let endpoint = ("MARB_TEST_ENDPOINT", &*endpoint);
-    let own_keys =
-        [("AWS_ACCESS_KEY_ID", good.access_key), ("AWS_SECRET_ACCESS_KEY", good.secret_key)];
-    let cases = [
-        ("the default profile", &[("credentials", right)][..], vec![endpoint], true),
-        ("AWS_PROFILE", &credentials, vec![endpoint, ("AWS_PROFILE", "vault")], true),
-        ("the option", &credentials, vec![endpoint, ("MARB_TEST_PROFILE", "vault")], true),
-        ("variables", &credentials, vec![endpoint, own_keys[0], own_keys[1]], true),
-        ("a wrong profile", &credentials, vec![endpoint], false),
-        ("nothing", &[], vec![endpoint], false),
-    ];
-    for (what, files, variables, opens) in cases {
-        let (opened, told) = in_a_home(files, &variables).await;
-        assert_eq!(opened, opens, "{what}: {told}");
-        assert!(told.contains("1 passed") == opens, "{what}: it did not run: {told}");
-        for secret in [good.secret_key, "planted-wrong-secret"] {
-            assert!(!told.contains(secret), "{what} tells a secret: {told}");
-        }
-    }
 }

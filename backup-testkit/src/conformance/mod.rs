@@ -29,7 +29,7 @@ mod tests;
 pub use retention::retention;
 pub use sink::{Inspector, sink};
 pub use source::source;
-pub use storage::storage;
+pub use storage::{storage, storage_without_preconditions};
 pub use transform::{transform, transform_in_full};
 
 use std::fmt::Display;
