@@ -5,7 +5,8 @@
 //! Restores run in this process into memory; some of them by the program against a server whose
 //! database is live: swapped, in place, some tables, a new one.
 
-use std::fmt;
+mod blow;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use backup_core::{
 use backup_testkit::postgres::PostgresServer;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use blow::{Blow, Score};
 
 use crate::support::{CLAIMS, Scratch, cases, claims_digest, claims_server, seed, target_file};
 
@@ -256,73 +259,6 @@ impl Kind {
             let restored = self.restore_really(way).await;
             assert_eq!(restored.as_ref(), Some(&self.rows), "{}, {way:?}", self.name);
         }
-    }
-}
-
-/// One bit flipped, or the rest cut off.
-struct Blow {
-    file: usize,
-    at: usize,
-    bit: Option<u8>,
-}
-
-impl Blow {
-    /// The dump and the manifest are hit most; every file can be.
-    fn random(files: &[PathBuf], flips: bool, random: &mut StdRng) -> Self {
-        let often = |path: &PathBuf| {
-            let name = path.file_name().unwrap().to_str().unwrap();
-            name.contains(".dump") || name == layout::MANIFEST
-        };
-        let mut file = random.gen_range(0..files.len());
-        if random.gen_bool(0.4) {
-            let favourites: Vec<usize> = (0..files.len()).filter(|n| often(&files[*n])).collect();
-            file = favourites[random.gen_range(0..favourites.len())];
-        }
-        let length = usize::try_from(std::fs::metadata(&files[file]).unwrap().len()).unwrap();
-        let bit = flips.then(|| random.gen_range(0..8));
-        Self { file, at: random.gen_range(0..length), bit }
-    }
-
-    fn on(&self, whole: &[u8]) -> Vec<u8> {
-        let mut bytes = whole.to_vec();
-        match self.bit {
-            Some(bit) => bytes[self.at] ^= 1 << bit,
-            None => bytes.truncate(self.at),
-        }
-        bytes
-    }
-
-    fn describe(&self, whole: &[u8]) -> String {
-        let (at, length) = (self.at, whole.len());
-        match self.bit {
-            Some(bit) => format!("bit {bit} of byte {at} of {length} flipped"),
-            None => format!("cut off at byte {at} of {length}"),
-        }
-    }
-}
-
-/// How often what was expected came true.
-#[derive(Default)]
-struct Score {
-    cases: usize,
-    found: usize,
-    by_checksums: usize,
-    refused: usize,
-    exact: usize,
-    real: usize,
-    missed: Vec<String>,
-}
-
-impl fmt::Display for Score {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cases, found, by_checksums, refused, exact, real, missed } = self;
-        write!(
-            f,
-            "{cases} damaged: verify found {found}, by checksums alone {by_checksums}; restore refused {refused} \
-             and gave back exactly the original {exact} times; {real} of these restores ran into a \
-             real server, too; {} wrong",
-            missed.len()
-        )
     }
 }
 

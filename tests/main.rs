@@ -17,6 +17,7 @@ mod command_line;
 mod copies;
 mod corruption;
 mod credentials;
+mod documents;
 mod drill;
 mod embedding;
 mod env_file;

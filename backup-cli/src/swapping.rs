@@ -99,11 +99,7 @@ impl Deployment {
         context: &Context,
     ) -> Result<SwapPlan> {
         let site = context.cancel.guard(self.site(&options.target)).await?;
-        let swap = site.swap();
-        context.cancel.guard(swap.refuse_unfinished()).await?;
-        let run = swap.new_run(Timestamp::now()).await?;
-        let source = self.open_for_restore(from, &options.restore, context).await?;
-        self.swap_plan(&site, &source, options, &run, context).await
+        self.attempt(site, from, options, context).await?.plan().await
     }
 
     /// Restores a backup beside a live database, proves it, and swaps it in. `tell` gets the
@@ -123,11 +119,8 @@ impl Deployment {
     ) -> Result<SwapReport> {
         let site = context.cancel.guard(self.site(&options.target)).await?;
         let (ticket, _job) = site.lock(self)?;
-        let swap = site.swap();
-        context.cancel.guard(swap.refuse_unfinished()).await?;
-        let run = swap.new_run(Timestamp::now()).await?;
-        let source = self.open_for_restore(from, &options.restore, context).await?;
-        let plan = self.swap_plan(&site, &source, options, &run, context).await?;
+        let attempt = self.attempt(site, from, options, context).await?;
+        let plan = attempt.plan().await?;
         tell(&plan);
         plan.refuse_blocking()?;
 
@@ -135,16 +128,15 @@ impl Deployment {
             // The application need not wait for this one: what is live now is whole.
             context
                 .warn(&format!("restore {killed} was killed: starting what it may have stopped"));
-            let _ = site.start(context).await;
+            let _ = attempt.site.start(context).await;
         }
-        ticket.begin(&run)?;
-        let order = SwapOrder { run, backup: from.backup_id() };
-        let doing = self.build_and_swap(&site, &source, options, &order, context);
-        let done = AssertUnwindSafe(doing).catch_unwind().await;
+        ticket.begin(&attempt.order.run)?;
+        let done = AssertUnwindSafe(attempt.build_and_swap()).catch_unwind().await;
         let done = done.unwrap_or_else(|_| {
             Err(Error::failed("restore", "broke off; please report this")
                 .next_step("run `marb-backup restore --rollback`"))
         });
+        let site = &attempt.site;
         if done.is_err() {
             let _ = site.run_every("on_failure", &site.config.on_failure, context).await;
         }
@@ -154,21 +146,43 @@ impl Deployment {
         done
     }
 
-    async fn build_and_swap(
-        &self,
-        site: &Site,
-        source: &OpenedSource,
-        options: &SwapOptions,
-        order: &SwapOrder,
-        context: &Context,
-    ) -> Result<SwapReport> {
-        let beside = self.build_beside(site, source, options, order, context).await?;
+    /// Opens what is to go live, under a run of its own. Touches nothing.
+    async fn attempt<'a>(
+        &'a self,
+        site: Site,
+        from: RestoreFrom<'_>,
+        options: &'a SwapOptions,
+        context: &'a Context,
+    ) -> Result<Attempt<'a>> {
+        let swap = site.swap();
+        context.cancel.guard(swap.refuse_unfinished()).await?;
+        let run = swap.new_run(Timestamp::now()).await?;
+        let source = self.open_for_restore(from, &options.restore, context).await?;
+        let order = SwapOrder { run, backup: from.backup_id() };
+        Ok(Attempt { deployment: self, site, source, options, order, context })
+    }
+}
+
+/// One backup on its way into a live database.
+struct Attempt<'a> {
+    deployment: &'a Deployment,
+    site: Site,
+    source: OpenedSource,
+    options: &'a SwapOptions,
+    order: SwapOrder,
+    context: &'a Context,
+}
+
+impl Attempt<'_> {
+    async fn build_and_swap(&self) -> Result<SwapReport> {
+        let beside = self.build_beside().await?;
+        let (site, order) = (&self.site, &self.order);
         let window = Window {
             site: site.clone(),
             order: order.clone(),
             resumes: false,
-            keep_failed: options.keep_failed,
-            context: context.clone(),
+            keep_failed: self.options.keep_failed,
+            context: self.context.clone(),
         };
         let passed = window.pass().await?;
         let Resumed::Exchanged(exchanged) = passed.resumed else {

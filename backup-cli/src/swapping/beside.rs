@@ -6,11 +6,10 @@ use backup_core::pipeline::Context;
 use backup_pg::Purpose;
 use backup_pg::swap::{Names, SwapOrder};
 
-use super::SwapOptions;
+use super::Attempt;
 use super::checks::{SqlCheckPassed, run_checks};
 use super::site::Site;
-use crate::opened_source::OpenedSource;
-use crate::{Deployment, RestoreOptions, RestoreSummary};
+use crate::{RestoreOptions, RestoreSummary};
 
 /// A new database that stands beside the live one, proven.
 pub(super) struct Beside {
@@ -20,38 +19,26 @@ pub(super) struct Beside {
     pub notes: Vec<String>,
 }
 
-impl Deployment {
+impl Attempt<'_> {
     /// Restores beside the live database and proves the result. The live one is only read.
     ///
     /// On an error the new database is gone again, unless it is to be kept.
-    pub(super) async fn build_beside(
-        &self,
-        site: &Site,
-        source: &OpenedSource,
-        options: &SwapOptions,
-        order: &SwapOrder,
-        context: &Context,
-    ) -> Result<Beside> {
-        site.run_until_failure("before", &site.config.before, context).await?;
-        let built = self.restore_and_prove(site, source, options, order, context).await;
+    pub(super) async fn build_beside(&self) -> Result<Beside> {
+        let site = &self.site;
+        site.run_until_failure("before", &site.config.before, self.context).await?;
+        let built = self.restore_and_prove().await;
         if let Err(error) = &built {
             tracing::debug!(%error, "the new database is not to go live");
-            discard(site, order, options.keep_failed, context).await;
+            discard(site, &self.order, self.options.keep_failed, self.context).await;
         }
         built
     }
 
-    async fn restore_and_prove(
-        &self,
-        site: &Site,
-        source: &OpenedSource,
-        options: &SwapOptions,
-        order: &SwapOrder,
-        context: &Context,
-    ) -> Result<Beside> {
+    async fn restore_and_prove(&self) -> Result<Beside> {
+        let Self { site, order, context, .. } = self;
         let names = Names::new(&site.live, &order.run);
         context.step(&format!("restoring into {}", names.restoring));
-        let restored = self.restore_scratch(site, source, options, order, context).await?;
+        let restored = self.restore_scratch().await?;
         let swap = site.swap();
         // Restoring may have taken longer than a scratch database is kept: its time begins now.
         swap.adopt(order).await?;
@@ -67,14 +54,8 @@ impl Deployment {
         Ok(Beside { restored, checks, notes })
     }
 
-    async fn restore_scratch(
-        &self,
-        site: &Site,
-        source: &OpenedSource,
-        options: &SwapOptions,
-        order: &SwapOrder,
-        context: &Context,
-    ) -> Result<RestoreSummary> {
+    async fn restore_scratch(&self) -> Result<RestoreSummary> {
+        let Self { site, source, options, order, context, .. } = self;
         let names = Names::new(&site.live, &order.run);
         let target = site.restore_url(&names.restoring, options.restore.no_owners)?;
         let scratch = RestoreOptions {
@@ -91,7 +72,7 @@ impl Deployment {
             analyze: false,
             ..options.restore.clone()
         };
-        self.restore_source(source, &scratch, false, context).await
+        self.deployment.restore_source(source, &scratch, false, context).await
     }
 }
 

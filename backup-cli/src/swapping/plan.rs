@@ -1,15 +1,12 @@
 //! What a swap would do, found out without touching anything.
 
 use backup_core::Result;
-use backup_core::pipeline::Context;
-use backup_pg::swap::{Names, RunId};
+use backup_pg::swap::Names;
 use backup_pg::{Finding, PreflightOptions, RestoreMode, Toc, preflight};
 use serde::Serialize;
 
-use super::SwapOptions;
+use super::Attempt;
 use super::site::Site;
-use crate::Deployment;
-use crate::opened_source::OpenedSource;
 
 /// What a swap would do, and what the preflight found.
 #[derive(Debug, Clone, Serialize)]
@@ -53,16 +50,11 @@ impl SwapPlan {
     }
 }
 
-impl Deployment {
+impl Attempt<'_> {
     /// Looks at archive and server. Changes nothing.
-    pub(super) async fn swap_plan(
-        &self,
-        site: &Site,
-        source: &OpenedSource,
-        options: &SwapOptions,
-        run: &RunId,
-        context: &Context,
-    ) -> Result<SwapPlan> {
+    pub(super) async fn plan(&self) -> Result<SwapPlan> {
+        let Self { site, source, options, context, .. } = self;
+        let run = &self.order.run;
         context.step("preflight");
         let toc = source.head(context).await?;
         let needs = source.needs(&toc);
@@ -71,7 +63,7 @@ impl Deployment {
             mode: RestoreMode::Swap,
             new_names: names.all().map(str::to_owned).to_vec(),
             clients: vec![site.application()?],
-            search: self.tool_search(),
+            search: self.deployment.tool_search(),
             globals: source.globals.clone(),
             role_map: options.restore.roles.iter().cloned().collect(),
             no_owners: options.restore.no_owners,

@@ -7,7 +7,8 @@ use backup_core::{Committed, Error, ErrorKind, Result, Sink, SinkWriter};
 use bytes::Bytes;
 
 use super::fields::damaged;
-use super::toc::{Toc, TocParser};
+use super::toc::Toc;
+use super::toc_parser::TocParser;
 
 const NAME: &str = "archive head";
 

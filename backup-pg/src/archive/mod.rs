@@ -23,12 +23,13 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod toc;
+mod toc_parser;
 
 use backup_core::Result;
 pub(crate) use blocks::BlockSpan;
 use blocks::Blocks;
 use fields::damaged;
-use toc::TocParser;
+use toc_parser::TocParser;
 
 pub use check::ArchiveCheck;
 pub use digest::RowKey;

@@ -18,6 +18,8 @@ mod s3_given_up;
 #[cfg(feature = "s3")]
 mod s3_lacking;
 #[cfg(feature = "s3")]
+mod s3_lost_answers;
+#[cfg(feature = "s3")]
 mod s3_settings;
 #[cfg(feature = "s3")]
 mod s3_versions;
