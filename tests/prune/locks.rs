@@ -17,15 +17,26 @@ use crate::copies::at;
 use crate::kept_versions::bucket;
 use crate::rig::{plan_at, run_quietly};
 
-struct Vault {
+/// A bucket that keeps versions and may lock.
+pub struct Vault {
     _server: S3Server,
-    s3: Arc<S3>,
-    all: Vec<Arc<dyn Storage>>,
+    pub s3: Arc<S3>,
+    pub all: Vec<Arc<dyn Storage>>,
 }
 
 impl Vault {
+    /// Whether each file of a backup is held, but the pin, which is none of them.
+    pub async fn assert_held(&self, entry: &CatalogEntry, held: bool) {
+        let files = self.s3.list(&entry.folder()).await.unwrap();
+        assert!(files.len() > 6, "{files:?}");
+        for object in files.iter().filter(|object| !object.key.ends_with(layout::PIN)) {
+            let found = self.kept().protection(&object.key, None).await.unwrap();
+            assert_eq!(found.held, held, "{}", object.key);
+        }
+    }
+
     /// `count` backups in a bucket that keeps versions and may lock.
-    async fn with(count: i64) -> Self {
+    pub async fn with(count: i64) -> Self {
         let server = S3Server::start().await.unwrap();
         server.make_locked_bucket("locked").await.unwrap();
         let s3 = bucket(&server);
@@ -36,11 +47,11 @@ impl Vault {
         Self { _server: server, s3, all }
     }
 
-    fn kept(&self) -> &dyn Versioned {
+    pub fn kept(&self) -> &dyn Versioned {
         self.s3.versioned().unwrap()
     }
 
-    async fn backups(&self) -> Vec<CatalogEntry> {
+    pub async fn backups(&self) -> Vec<CatalogEntry> {
         Catalog::load(&self.all, None).await.backups
     }
 
@@ -49,7 +60,8 @@ impl Vault {
     }
 }
 
-fn days(n: i64) -> Timestamp {
+/// So many days from now.
+pub fn days(n: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_hours(24 * n)
 }
 
@@ -124,11 +136,9 @@ async fn what_is_kept_is_locked_for_longer_and_nothing_else_is() {
     assert_eq!(extended(&planned(&vault.all, &later).await), [true]);
 }
 
-#[tokio::test]
-async fn a_pin_holds_every_file_and_unpin_gives_them_free() {
-    let vault = Vault::with(2).await;
-    let entry = vault.backups().await.remove(0);
-    let wanted = Pin {
+/// A pin of a backup.
+pub fn audit(entry: &CatalogEntry) -> Pin {
+    Pin {
         format: PIN_FORMAT,
         backup: entry.id.to_string(),
         reason: "audit".to_owned(),
@@ -136,7 +146,14 @@ async fn a_pin_holds_every_file_and_unpin_gives_them_free() {
         host: "here".to_owned(),
         pinned: Timestamp::now(),
         tool: "test".to_owned(),
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_pin_holds_every_file_and_unpin_gives_them_free() {
+    let vault = Vault::with(2).await;
+    let entry = vault.backups().await.remove(0);
+    let wanted = audit(&entry);
     let held = async |key: &str| vault.kept().protection(key, None).await.unwrap().held;
     let done = pin(&entry, &vault.all, &wanted).await;
     done[0].1.as_ref().unwrap();
