@@ -1,5 +1,6 @@
 //! Dumps of the old scripts become backups: listed, verified, restored, and never taken twice.
 
+mod claims;
 mod configs;
 mod held;
 

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod crashes;
+mod held_copies;
 pub mod history;
 mod kills;
 mod locks;

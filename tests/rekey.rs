@@ -107,7 +107,7 @@ fn rekey_plan<'a>(
 }
 
 /// Encrypts the oldest backup that is not under the new key, as a run of the verb does.
-async fn rekey_oldest(storages: &[Arc<dyn Storage>]) -> Result<Option<RekeyReport>> {
+pub async fn rekey_oldest(storages: &[Arc<dyn Storage>]) -> Result<Option<RekeyReport>> {
     let catalog = Catalog::load(storages, Some(JOB)).await;
     let old = |entry: &&CatalogEntry| entry.manifest.parts[0].keys != ["NEW"];
     for entry in &catalog.backups {

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod folders;
+mod rounds;
 mod table;
 mod units;
 

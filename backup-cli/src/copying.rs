@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, Catalog, CopyReport, Query, Result, Storage, SyncReport, expired_on_arrival, layout,
+    BackupId, Catalog, CopyReport, Query, Result, RetentionPolicy, Storage, SyncReport,
+    expired_on_arrival, layout,
 };
 use jiff::Timestamp;
 
@@ -62,10 +63,11 @@ impl Deployment {
             let retention = config.filter(|config| config.storages.iter().any(|name| name == to));
             let policy = retention.and_then(|config| config.retention.as_ref());
             let policy = policy.map(RetentionConfig::policy).transpose()?;
-            let unwanted = |catalog: &Catalog| match &policy {
-                Some(policy) => expired_on_arrival(catalog, policy, Timestamp::now()),
+            let unwanted = match &policy {
+                Some(policy) => self.in_vain(job, policy, [from, to], context).await?,
                 None => BTreeSet::new(),
             };
+            let unwanted = |_: &Catalog| unwanted.clone();
             let one = backup_core::sync(&source, &target, Some(job), &unwanted, context).await?;
             report.copied.extend(one.copied);
             report.unwanted.extend(one.unwanted);
@@ -73,6 +75,30 @@ impl Deployment {
             report.problems.extend(one.problems);
         }
         Ok(report)
+    }
+}
+
+impl Deployment {
+    /// What a prune of `to` would remove there again. Asks all storages, as a prune does: pins and
+    /// drills of a third copy count.
+    async fn in_vain(
+        &self,
+        job: &str,
+        policy: &dyn RetentionPolicy,
+        between: [&str; 2],
+        context: &Context,
+    ) -> Result<BTreeSet<BackupId>> {
+        let query = Query { job: Some(job), ..Query::default() };
+        let catalog = context.cancel.guard(self.catalog(&query)).await?;
+        // Of the two that are concerned `sync` tells itself.
+        let others = catalog.problems.iter().filter(|one| !between.contains(&&*one.storage));
+        for problem in others {
+            context.warn(&format!(
+                "pins and drills in {} don't count for what is wanted in {}: {}",
+                problem.storage, between[1], problem.error
+            ));
+        }
+        Ok(expired_on_arrival(&catalog, between, policy, Timestamp::now()))
     }
 }
 

@@ -13,7 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::backup::claim::{HOLD_TIMEOUT, Hold, Purpose};
 use crate::backup::publish::{Written, create_manifest};
 use crate::backup::{SWEEP_GRACE, sweep::sweep};
-use crate::pipeline::{Context, Limits};
+use crate::pin::{Held, hold_pinned};
+use crate::pipeline::{Context, Limits, within};
 use crate::{
     BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Problem, Query, ReaderMarks,
     Result, Storage, StoredCopy, layout,
@@ -42,8 +43,9 @@ pub struct CopyReport {
 /// Everything is checked against the manifest's digests while it is copied; the manifest comes
 /// last, so that the backup is listed in `to` only when it is whole there. Files that are there
 /// with their size are kept; with `check` they are read, and copied anew when they are damaged.
-/// Proofs are not copied: they are about one copy. Pins are not either: that of any copy counts
-/// for all. `from` is only read, but for the mark that it is being read.
+/// Proofs are not copied: they are about one copy. A pin is, and where `to` has locks every file
+/// is held, as [`pin`](fn@crate::pin) does; where that fails it is told as a warning. `from` is
+/// only read, but for the mark that it is being read.
 ///
 /// While it goes on, the folder is claimed: a running backup or another copy is left alone.
 ///
@@ -148,10 +150,38 @@ impl<'a> Copying<'a> {
         if let (Err(failure), Some(hold)) = (&done, &hold) {
             files.remove_again(failure, hold).await;
         }
+        if done.is_ok() && files.pinned {
+            self.hold_pinned().await;
+        }
         if let Some(hold) = hold {
             hold.release(self.context).await;
         }
         done.map(|()| files.report).map_err(NotPublished::into_cause)
+    }
+
+    /// Holds what is pinned where `to` has locks. Where it has none, the pin alone keeps it there:
+    /// that is told when `from` holds it.
+    async fn hold_pinned(&self) {
+        let (id, to) = (&self.manifest.id, self.to.name());
+        if hold_pinned(id, &self.folder, self.to, self.context).await != Held::NoLocks {
+            return;
+        }
+        let manifest = self.key(layout::MANIFEST);
+        let held = match self.from.versioned() {
+            Some(versioned) => {
+                let asked = versioned.protection(&manifest, None);
+                let found = within(self.from.name(), self.limits.sink_stall, asked).await;
+                found.is_ok_and(|found| found.held)
+            }
+            None => false,
+        };
+        if held {
+            self.context.warn(&format!(
+                "{id} is held in storage {} by a legal hold; storage {to} has no object lock, so \
+                 that only its pin keeps it there",
+                self.from.name()
+            ));
+        }
     }
 
     /// Whether `to` lists the backup already.
@@ -283,7 +313,7 @@ pub async fn sync(
     sweep_target(to, job, context).await;
     let unwanted = unwanted(&catalog);
     let mut in_a_row = 0;
-    for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from, to)) {
+    for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from.name(), to.name())) {
         if unwanted.contains(&entry.id) {
             report.unwanted.push(entry.id);
             continue;
@@ -329,11 +359,11 @@ fn is_about_one_backup(error: &Error) -> bool {
 }
 
 /// Whether `from` has a backup of which `to` has nothing, not all, or something else.
-fn is_lacking(entry: &CatalogEntry, from: &Arc<dyn Storage>, to: &Arc<dyn Storage>) -> bool {
+pub(crate) fn is_lacking(entry: &CatalogEntry, from: &str, to: &str) -> bool {
     let copy = |name: &str| entry.copies.iter().find(|copy| copy.storage == name);
-    let Some(theirs) = copy(from.name()) else { return false };
+    let Some(theirs) = copy(from) else { return false };
     let same = |copy: &StoredCopy| {
         copy.damaged_parts.is_empty() && copy.manifest_json == theirs.manifest_json
     };
-    !copy(to.name()).is_some_and(same)
+    !copy(to).is_some_and(same)
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::read_document;
-use crate::pipeline::{Limits, within};
+use crate::pipeline::{Context, Limits, within};
 use crate::{
     CatalogEntry, Creation, Error, ErrorKind, Result, Storage, StoredObject, layout, read_small,
 };
@@ -120,36 +120,65 @@ async fn pin_in(entry: &CatalogEntry, storage: &Arc<dyn Storage>, pin: &Pin) -> 
              the next `marb-backup prune --apply` puts right what a crashed one left",
         ));
     }
-    hold(entry, storage.as_ref(), true).await?;
+    hold(&entry.folder(), storage.as_ref(), true).await?;
     Ok(if created == Creation::Created { Pinned::Now } else { Pinned::Before })
 }
 
 /// The holds first: as long as one may be left, it is pinned, so that somebody comes back to it.
 async fn unpin_in(entry: &CatalogEntry, storage: &Arc<dyn Storage>) -> Result<()> {
-    hold(entry, storage.as_ref(), false).await?;
+    hold(&entry.folder(), storage.as_ref(), false).await?;
     asked(storage.as_ref(), storage.delete(&entry.key(layout::PIN))).await
+}
+
+/// What became of the files of a copy that is pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// All of them are held.
+    All,
+    /// The storage can't hold anything: it has no locks.
+    NoLocks,
+    /// That failed, and was told.
+    Failed,
+}
+
+/// Holds the files of a copy that got its pin from another one, where the storage has locks; that
+/// it can't is told, since the pin counts without, too.
+pub(crate) async fn hold_pinned(
+    id: &str,
+    folder: &str,
+    storage: &Arc<dyn Storage>,
+    context: &Context,
+) -> Held {
+    hold(folder, storage.as_ref(), true).await.unwrap_or_else(|error| {
+        context.warn(&format!(
+            "{id} is pinned in storage {}, but not all of its files are held: {error}; try again \
+             with `marb-backup pin {id} --reason TEXT`",
+            storage.name()
+        ));
+        Held::Failed
+    })
 }
 
 /// Sets or lifts a hold on every file that does not come and go by itself, where the storage has
 /// locks.
-async fn hold(entry: &CatalogEntry, storage: &dyn Storage, held: bool) -> Result<()> {
-    let Some(versioned) = storage.versioned() else { return Ok(()) };
-    let manifest = entry.key(layout::MANIFEST);
+async fn hold(folder: &str, storage: &dyn Storage, held: bool) -> Result<Held> {
+    let Some(versioned) = storage.versioned() else { return Ok(Held::NoLocks) };
+    let manifest = format!("{folder}/{}", layout::MANIFEST);
     if asked(storage, versioned.versions(&manifest)).await?.is_empty() {
-        return Ok(());
+        return Ok(Held::NoLocks);
     }
     if let Err(error) = asked(storage, versioned.hold(&manifest, None, held)).await {
         // A bucket that keeps versions need not have locks. One in which something is locked has.
         let found = asked(storage, versioned.protection(&manifest, None)).await?;
         if found.locked_until.is_none() && !found.held {
             tracing::debug!(storage = storage.name(), "without holds: {error}");
-            return Ok(());
+            return Ok(Held::NoLocks);
         }
         return Err(error);
     }
-    let files = asked(storage, storage.list(&entry.folder())).await?;
+    let files = asked(storage, storage.list(folder)).await?;
     for object in files.iter().filter(|object| !layout::is_passing(&object.key)) {
         asked(storage, versioned.hold(&object.key, None, held)).await?;
     }
-    Ok(())
+    Ok(Held::All)
 }

@@ -1,10 +1,22 @@
-//! `sync` brings nothing that the target's retention would remove again.
+//! `sync` brings nothing that the target's retention would remove again, and all that it would
+//! keep.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use backup_core::pipeline::Context;
-use backup_core::{Catalog, expired_on_arrival, sync};
+use backup_core::{
+    BackupId, BackupPlan, Catalog, CatalogEntry, Foreign, HowMany, PruneRules, RetentionPolicy,
+    RetentionRules, Storage, Verdict, apply_prune, copy, expired_on_arrival, layout, sync,
+};
+use backup_testkit::Memory;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-use super::{KeepLast, history, keep_last, later, listed, pruned};
-use crate::rig::{JOB, memory, storages};
+use super::{KeepLast, history, keep_last, later, listed, planned, pruned};
+use crate::copies::at;
+use crate::rig::{JOB, identity, memory, plan_at, run_quietly, storages};
+use crate::support::{cases, seed};
 
 #[tokio::test]
 async fn a_sync_and_a_prune_do_not_work_against_each_other() {
@@ -12,7 +24,8 @@ async fn a_sync_and_a_prune_do_not_work_against_each_other() {
     history(&[&from], 6).await;
     let (source, target) = (storages(&[&from]).remove(0), storages(&[&to]).remove(0));
     let policy = KeepLast(3);
-    let unwanted = |catalog: &Catalog| expired_on_arrival(catalog, &policy, later());
+    let unwanted =
+        |catalog: &Catalog| expired_on_arrival(catalog, ["from", "to"], &policy, later());
     let context = Context::default();
     let report = sync(&source, &target, Some(JOB), &unwanted, &context).await.unwrap();
     assert_eq!((report.copied.len(), report.unwanted.len()), (3, 3));
@@ -37,4 +50,207 @@ async fn a_copy_takes_the_tombstone_away() {
     assert_eq!(report.unwrap().copied.len(), 1);
     super::assert_tidy(&to, "copied again").await;
     crate::copies::assert_same(&from, &to);
+}
+
+/// Seconds between two backups of a random history: some share a day.
+const APART: i64 = 9 * 60 * 60;
+/// Most backups in one.
+const MOST: i64 = 7;
+
+/// Three storages of one job: what is synced, what it is synced to, and a third.
+struct Three {
+    memories: [Arc<Memory>; 3],
+    all: Vec<Arc<dyn Storage>>,
+    rules: RetentionRules,
+}
+
+impl Three {
+    fn new(rules: RetentionRules) -> Self {
+        let memories = ["from", "to", "third"].map(memory);
+        let all = storages(&memories.each_ref());
+        Self { memories, all, rules }
+    }
+
+    /// A backup in some of them.
+    async fn backup(&self, n: i64, places: &[usize], database: &str) -> BackupId {
+        let storages = places.iter().map(|place| Arc::clone(&self.all[*place])).collect();
+        let plan = BackupPlan {
+            source: identity(Some("7300000000000000001"), database, "db:5432"),
+            adopt: true,
+            ..plan_at(at(n * APART), storages)
+        };
+        run_quietly(plan).await.unwrap().manifest.backup_id().unwrap()
+    }
+
+    fn beside(&self, place: usize, id: BackupId, file: &str) {
+        self.memories[place].plant(&format!("{}/{file}", id.folder(JOB)), "{}");
+    }
+
+    /// As a verification would that finds a changed byte.
+    fn damage(&self, place: usize, id: BackupId) {
+        let part = format!("{}/app.dump.zst.masked", id.folder(JOB));
+        let mut bytes = self.memories[place].object(&part).unwrap().to_vec();
+        bytes[0] ^= 1;
+        self.memories[place].plant(&part, bytes);
+        self.beside(place, id, "proofs/20261130T000000Z-verify-failed.json");
+    }
+
+    fn drilled(&self, place: usize, id: BackupId) {
+        self.beside(place, id, "proofs/20261129T000000Z-drill.json");
+    }
+
+    async fn catalog(&self) -> Catalog {
+        Catalog::load(&self.all, Some(JOB)).await
+    }
+
+    async fn unwanted(&self) -> BTreeSet<BackupId> {
+        let now = at(MOST * APART);
+        expired_on_arrival(&self.catalog().await, ["from", "to"], &self.rules, now)
+    }
+
+    /// What came by a sync.
+    async fn sync(&self) -> BTreeSet<BackupId> {
+        let unwanted = self.unwanted().await;
+        let unwanted = |_: &Catalog| unwanted.clone();
+        let report =
+            sync(&self.all[0], &self.all[1], Some(JOB), &unwanted, &Context::default()).await;
+        report.unwrap().copied.into_iter().map(|(id, _)| id).collect()
+    }
+
+    fn rules(&self) -> PruneRules<'_> {
+        let policy: &dyn RetentionPolicy = &self.rules;
+        let now = at(MOST * APART);
+        PruneRules { policy, now, foreign: Foreign::Keep, ..keep_last(&KeepLast(0)) }
+    }
+
+    /// Prunes the target alone, by what all storages tell.
+    async fn prune_target(&self) {
+        let mut plan = planned(&self.all, &self.rules()).await;
+        plan.storages.retain(|one| one.storage == "to");
+        apply_prune(&plan, &self.all, &Context::default()).await.unwrap();
+    }
+
+    /// What a prune would remove from the target.
+    async fn doomed(&self) -> BTreeSet<BackupId> {
+        let plan = planned(&self.all, &self.rules()).await;
+        let target = plan.storages.iter().find(|one| one.storage == "to").unwrap();
+        let doomed = target.backups.iter().filter(|b| matches!(b.verdict, Verdict::Delete(_)));
+        doomed.map(|one| one.id).collect()
+    }
+}
+
+fn number(n: u32) -> HowMany {
+    HowMany::Number(n)
+}
+
+#[tokio::test]
+async fn a_drill_or_a_pin_in_a_third_storage_counts_as_for_a_prune() {
+    let rules =
+        RetentionRules { keep_daily: number(1), prefer_proven: true, ..RetentionRules::nothing() };
+    let three = Three::new(rules);
+    let pinned = three.backup(0, &[0, 2], "app").await;
+    let proven = three.backup(3, &[0, 1, 2], "app").await;
+    let later = three.backup(4, &[0, 1, 2], "app").await;
+    let newest = three.backup(5, &[0, 1, 2], "app").await;
+    assert_eq!(proven.started().to_string()[..10], newest.started().to_string()[..10]);
+    three.drilled(2, proven);
+    three.beside(2, pinned, layout::PIN);
+    // The day is that of the proven one: what lies between goes, and does not come back.
+    assert_eq!(three.doomed().await, BTreeSet::from([later]));
+    three.prune_target().await;
+    assert_eq!(three.sync().await, BTreeSet::from([pinned]));
+    assert_eq!(three.doomed().await, BTreeSet::new());
+}
+
+/// A copy that a verification found damaged is not replaced by a sync, so what it stood for has
+/// to come.
+#[tokio::test]
+async fn a_damaged_copy_in_the_target_stands_for_nothing() {
+    let rules = RetentionRules { keep_last: number(1), ..RetentionRules::nothing() };
+    let three = Three::new(rules);
+    let older = three.backup(0, &[0], "app").await;
+    let newer = three.backup(1, &[0, 1], "app").await;
+    assert_eq!(three.unwanted().await, BTreeSet::from([older]));
+    three.damage(1, newer);
+    assert_eq!(three.sync().await, BTreeSet::from([older]));
+    assert_eq!(three.doomed().await, BTreeSet::new());
+}
+
+/// Two databases wrote into one folder: each is judged by itself, as a prune does.
+#[tokio::test]
+async fn backups_of_another_database_take_no_place_and_come() {
+    let rules = RetentionRules { keep_last: number(2), ..RetentionRules::nothing() };
+    let three = Three::new(rules);
+    let gone = three.backup(0, &[0], "app").await;
+    let first = three.backup(1, &[0], "app").await;
+    let others = [three.backup(2, &[0], "other").await, three.backup(3, &[1], "other").await];
+    let newest = three.backup(4, &[0], "app").await;
+    assert_eq!(three.unwanted().await, BTreeSet::from([gone]));
+    assert_eq!(three.sync().await, BTreeSet::from([first, others[0], newest]));
+    assert_eq!(three.doomed().await, BTreeSet::new());
+}
+
+/// A random state of three storages.
+async fn random(rng: &mut StdRng) -> Three {
+    let mut count = || number(rng.gen_range(0..3));
+    let mut rules = RetentionRules {
+        keep_last: count(),
+        keep_daily: count(),
+        keep_weekly: count(),
+        ..RetentionRules::nothing()
+    };
+    rules.prefer_proven = rng.gen_bool(0.5);
+    let three = Three::new(rules);
+    for n in 0..rng.gen_range(1..MOST) {
+        let mut places: Vec<usize> = (0..3).filter(|_| rng.gen_bool(0.6)).collect();
+        if places.is_empty() {
+            places.push(0);
+        }
+        let database = if rng.gen_bool(0.15) { "other" } else { "app" };
+        let id = three.backup(n, &places, database).await;
+        for place in places {
+            match rng.gen_range(0..10) {
+                0 | 1 => three.damage(place, id),
+                2 => three.drilled(place, id),
+                3 => three.beside(place, id, layout::PIN),
+                _ => {}
+            }
+        }
+    }
+    three
+}
+
+#[tokio::test]
+async fn whatever_the_histories_what_comes_stays_and_what_does_not_would_go() {
+    let mut rng = StdRng::seed_from_u64(seed());
+    let (mut came, mut stayed_away) = (0, 0);
+    for case in 0..cases(150, 5_000) {
+        let three = random(&mut rng).await;
+        let copied = three.sync().await;
+        let doomed = three.doomed().await;
+        let back = copied.intersection(&doomed).count();
+        assert_eq!(back, 0, "case {case}: {copied:?} came, {doomed:?} goes");
+        came += copied.len();
+
+        // What stayed away, brought by hand, would go again.
+        let unwanted = three.unwanted().await;
+        let catalog = three.catalog().await;
+        let lacking = |entry: &&CatalogEntry| {
+            let has = |name: &str| entry.copies.iter().any(|copy| copy.storage == name);
+            unwanted.contains(&entry.id) && has("from") && !has("to")
+        };
+        for entry in catalog.backups.iter().filter(lacking) {
+            let [from, to, _] = &three.all[..] else { unreachable!() };
+            let done = copy(entry, from, to, false, &Context::default()).await;
+            if done.is_ok() {
+                stayed_away += 1;
+                let doomed = three.doomed().await;
+                assert!(doomed.contains(&entry.id), "case {case}: {} was kept away", entry.id);
+            }
+        }
+
+        three.prune_target().await;
+        assert_eq!(three.sync().await, BTreeSet::new(), "case {case}: something comes back");
+    }
+    assert!(came > 20 && stayed_away > 20, "{came} came, {stayed_away} stayed away");
 }

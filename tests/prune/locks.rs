@@ -16,15 +16,26 @@ use crate::copies::at;
 use crate::kept_versions::bucket;
 use crate::rig::{plan_at, run_quietly};
 
-struct Vault {
+/// A bucket that keeps versions and may lock.
+pub struct Vault {
     _server: S3Server,
-    s3: Arc<S3>,
-    all: Vec<Arc<dyn Storage>>,
+    pub s3: Arc<S3>,
+    pub all: Vec<Arc<dyn Storage>>,
 }
 
 impl Vault {
+    /// Whether each file of a backup is held, but the pin, which is none of them.
+    pub async fn assert_held(&self, entry: &CatalogEntry, held: bool) {
+        let files = self.s3.list(&entry.folder()).await.unwrap();
+        assert!(files.len() > 6, "{files:?}");
+        for object in files.iter().filter(|object| !object.key.ends_with(layout::PIN)) {
+            let found = self.kept().protection(&object.key, None).await.unwrap();
+            assert_eq!(found.held, held, "{}", object.key);
+        }
+    }
+
     /// `count` backups in a bucket that keeps versions and may lock.
-    async fn with(count: i64) -> Self {
+    pub async fn with(count: i64) -> Self {
         let server = S3Server::start().await.unwrap();
         server.make_locked_bucket("locked").await.unwrap();
         let s3 = bucket(&server);
@@ -35,11 +46,11 @@ impl Vault {
         Self { _server: server, s3, all }
     }
 
-    fn kept(&self) -> &dyn Versioned {
+    pub fn kept(&self) -> &dyn Versioned {
         self.s3.versioned().unwrap()
     }
 
-    async fn backups(&self) -> Vec<CatalogEntry> {
+    pub async fn backups(&self) -> Vec<CatalogEntry> {
         Catalog::load(&self.all, None).await.backups
     }
 
@@ -48,7 +59,8 @@ impl Vault {
     }
 }
 
-fn days(n: i64) -> Timestamp {
+/// So many days from now.
+pub fn days(n: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_hours(24 * n)
 }
 

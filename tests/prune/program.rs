@@ -260,6 +260,30 @@ async fn a_sync_brings_nothing_that_retention_would_remove() {
     let run = scratch.run(&["sync", "--from", "local", "--to", "disk", "--json"]).await;
     let document = run.json();
     assert_eq!(document["unwanted"], serde_json::json!(ids[..3]), "{document}");
+    // What is pinned in a third storage is wanted everywhere.
+    let third = scratch.path("third").display().to_string();
+    let section = format!("[storage.third]\nurl = 'file://{third}'\n[encryption]");
+    scratch.edit_config("[encryption]", &section);
+    scratch.edit_config("'disk']", "'disk', 'third']");
+    let below = format!("database/{}/{}/{}", &ids[0][..4], &ids[0][4..6], ids[0]);
+    let (here, there) = (scratch.path("backups").join(&below), scratch.path("third").join(&below));
+    std::fs::create_dir_all(&there).unwrap();
+    for file in std::fs::read_dir(here).unwrap().map(Result::unwrap) {
+        if file.file_type().unwrap().is_file() {
+            std::fs::copy(file.path(), there.join(file.file_name())).unwrap();
+        }
+    }
+    std::fs::write(there.join("pin.json"), "{}").unwrap();
+    let run = scratch.run(&["sync", "--from", "local", "--to", "disk", "--json"]).await;
+    let document = run.json();
+    assert_eq!(document["unwanted"], serde_json::json!(ids[1..3]), "{document}");
+    // One that can't be asked is named.
+    std::fs::remove_dir_all(scratch.path("third")).unwrap();
+    std::fs::write(scratch.path("third"), "no folder").unwrap();
+    let run = scratch.run(&["sync", "--from", "local", "--to", "disk", "--json"]).await;
+    assert!(run.stderr.contains("pins and drills in third"), "{run:#?}");
+    assert_eq!(run.json()["unwanted"], serde_json::json!(ids[..3]));
+
     // A storage that the job does not name is nobody's to prune: it gets all that it can.
     let elsewhere = format!("file://{}", scratch.path("elsewhere").display());
     let run = scratch.run(&["sync", "--from", "local", "--to", &elsewhere, "--json"]).await;

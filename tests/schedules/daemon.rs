@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr};
 
 use super::*;
@@ -34,20 +34,27 @@ fn noted(scratch: &Scratch) -> Value {
 pub struct Running {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
+    told: String,
 }
 
 impl Running {
     pub fn start(scratch: &Scratch) -> Self {
         let mut child = scratch.start(&["run", "--json"]);
         let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, log }
+        Self { child, log, told: String::new() }
     }
 
-    /// The next event of the log.
-    async fn event(&mut self) -> Value {
-        let line = tokio::time::timeout(LINE_TIMEOUT, self.log.next_line()).await;
-        let line = line.expect("it logs nothing").unwrap().expect("it ended");
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    /// The next event of the log. What a verb says of an error stands between.
+    pub async fn event(&mut self) -> Value {
+        loop {
+            let line = tokio::time::timeout(LINE_TIMEOUT, self.log.next_line()).await;
+            let line = line.expect("it logs nothing").unwrap().expect("it ended");
+            if line.starts_with('{') {
+                return serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            }
+            self.told.push_str(&line);
+            self.told.push('\n');
+        }
     }
 
     /// Asserts what the next event is.
@@ -57,7 +64,16 @@ impl Running {
         told
     }
 
-    /// Ends it by SIGTERM; nothing that it started may outlive it.
+    /// Ends it by SIGTERM; nothing that it started may outlive it. What the verbs said is given
+    /// back.
+    pub async fn end(mut self, scratch: &Scratch) -> String {
+        let mut output = self.child.stdout.take().unwrap();
+        let mut told = std::mem::take(&mut self.told);
+        self.stop(scratch).await;
+        output.read_to_string(&mut told).await.unwrap();
+        told
+    }
+
     async fn stop(mut self, scratch: &Scratch) {
         kill(Pid::from_raw(self.child.id().unwrap().try_into().unwrap()), Signal::SIGTERM).unwrap();
         let ended = tokio::time::timeout(LINE_TIMEOUT, self.child.wait()).await;

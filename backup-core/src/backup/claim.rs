@@ -238,11 +238,16 @@ impl<'a> Purpose<'a> {
 }
 
 impl Claimed {
+    /// When the run began.
+    fn since(&self) -> Timestamp {
+        self.claimed.unwrap_or(self.started)
+    }
+
     /// When the run must have ended, even by another host's clock.
     fn over(&self) -> Option<Timestamp> {
         let timeout = SignedDuration::from_secs(i64::try_from(self.timeout_seconds).ok()?);
         let grace = SignedDuration::try_from(SWEEP_GRACE).ok()?;
-        self.claimed.unwrap_or(self.started).checked_add(timeout).ok()?.checked_add(grace).ok()
+        self.since().checked_add(timeout).ok()?.checked_add(grace).ok()
     }
 }
 
@@ -295,7 +300,7 @@ async fn live_beside(
     });
     let succeeded = purpose.is_some_and(|purpose| purpose.succeeds(&claimed));
     let over = by_its_run || succeeded || claimed.over().is_none_or(|over| over <= now);
-    Ok((!over).then_some(claimed.started))
+    Ok((!over).then(|| claimed.since()))
 }
 
 /// A folder that a copy, a sweep or a prune holds, so that nobody else works in it.

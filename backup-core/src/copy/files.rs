@@ -18,11 +18,13 @@ use crate::{
 pub(super) struct Files<'a, 'b> {
     copying: &'b Copying<'a>,
     pub(super) report: CopyReport,
+    /// Whether the source's copy is pinned.
+    pub(super) pinned: bool,
 }
 
 impl<'a, 'b> Files<'a, 'b> {
     pub(super) fn new(copying: &'b Copying<'a>) -> Self {
-        Self { copying, report: CopyReport::default() }
+        Self { copying, report: CopyReport::default(), pinned: false }
     }
 
     /// Brings what is missing, and looks once more whether all of it is there. `held` says
@@ -61,6 +63,7 @@ impl<'a, 'b> Files<'a, 'b> {
         let Copying { from, to, limits, .. } = self.copying;
         let key = self.copying.key(layout::PIN);
         let Some(pin) = read_if_there(from, &key).await? else { return Ok(()) };
+        self.pinned = true;
         // Removed again with the rest; one that was there already does as well.
         let created = within(to.name(), limits.commit, to.create_new(&key, Bytes::from(pin)));
         if created.await? == Creation::Created {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use crate::{
     BackupId, BackupSummary, Catalog, CatalogEntry, Decision, Error, LEGACY, Problem, Proven,
-    SourceIdentity, StoredCopy,
+    RetentionPolicy, SourceIdentity, StoredCopy,
 };
 
 use super::{Foreign, Judged, PrunePlan, PruneRules, StoragePlan, Verdict};
@@ -13,6 +15,8 @@ use super::{Foreign, Judged, PrunePlan, PruneRules, StoragePlan, Verdict};
 /// reads one of them.
 pub(super) fn summary_of(entry: &CatalogEntry, copy: &StoredCopy) -> BackupSummary {
     let drilled = Proven::of(entry).drilled.is_some_and(|last| last.passed);
+    let rekeyed_from: Option<BackupId> =
+        entry.manifest.rekeyed.as_ref().and_then(|of| of.from.parse().ok());
     BackupSummary {
         id: entry.id,
         good: is_good(entry, copy),
@@ -20,7 +24,8 @@ pub(super) fn summary_of(entry: &CatalogEntry, copy: &StoredCopy) -> BackupSumma
         drilled,
         // As long as the older one is there, nobody has read the new one to its end: `rekey`
         // removes it itself when it has.
-        needs: entry.manifest.rekeyed.iter().filter_map(|of| of.from.parse().ok()).collect(),
+        needs: rekeyed_from.into_iter().collect(),
+        same_data_as: rekeyed_from,
     }
 }
 
@@ -73,11 +78,8 @@ fn problem_of(storage: &str, problems: &[Problem]) -> Option<Error> {
 }
 
 fn judge_storage(name: &str, entries: &[&CatalogEntry], rules: &PruneRules<'_>) -> Vec<Judged> {
-    // Whose the job's folder is says the newest backup in any storage.
-    let owner = entries.iter().rev().find(|entry| !is_legacy(entry)).or(entries.last());
-    let foreign = |entry: &CatalogEntry| {
-        owner.is_some_and(|owner| !same_source(&owner.manifest.source, entry))
-    };
+    let owner = owner(entries);
+    let foreign = |entry: &CatalogEntry| is_foreign(owner, entry);
     let here = entries.iter().filter_map(|entry| {
         let copy = entry.copies.iter().find(|copy| copy.storage == name)?;
         Some((*entry, copy))
@@ -87,7 +89,7 @@ fn judge_storage(name: &str, entries: &[&CatalogEntry], rules: &PruneRules<'_>) 
     let judged = here.iter().filter(|(entry, _)| !apart(entry));
     let summaries: Vec<BackupSummary> =
         judged.map(|(entry, copy)| summary_of(entry, copy)).collect();
-    let mut decisions = decide(&summaries, rules).into_iter();
+    let mut decisions = decide(&summaries, rules.policy, rules.now).into_iter();
     let all = here.iter().map(|(entry, copy)| {
         let decision = match apart(entry) {
             true => Decision::Keep(vec![format!("of another source: {}", source(entry))]),
@@ -97,6 +99,15 @@ fn judge_storage(name: &str, entries: &[&CatalogEntry], rules: &PruneRules<'_>) 
         judged_as(decision, entry, copy, foreign(entry), rules)
     });
     all.collect()
+}
+
+/// Whose a job's folder is: says the newest of its backups in any storage.
+pub(super) fn owner<'a>(entries: &[&'a CatalogEntry]) -> Option<&'a CatalogEntry> {
+    entries.iter().rev().find(|entry| !is_legacy(entry)).or(entries.last()).copied()
+}
+
+pub(super) fn is_foreign(owner: Option<&CatalogEntry>, entry: &CatalogEntry) -> bool {
+    owner.is_some_and(|owner| !same_source(&owner.manifest.source, entry))
 }
 
 /// Of what other scripts wrote only the database's name is known.
@@ -123,11 +134,15 @@ fn keep(reason: &str) -> Decision {
 }
 
 /// The policy's word, and behind it what no policy may let go.
-fn decide(summaries: &[BackupSummary], rules: &PruneRules<'_>) -> Vec<Decision> {
-    let mut decisions = rules.policy.decide(summaries, rules.now);
+pub(super) fn decide(
+    summaries: &[BackupSummary],
+    policy: &dyn RetentionPolicy,
+    now: Timestamp,
+) -> Vec<Decision> {
+    let mut decisions = policy.decide(summaries, now);
     decisions.truncate(summaries.len());
     let newest_good = summaries.iter().filter(|one| one.good).map(|one| one.id).max();
-    let behind = summaries.iter().any(|one| one.id.started() > rules.now);
+    let behind = summaries.iter().any(|one| one.id.started() > now);
     // Whatever becomes of the one that needs it: it goes with the next prune at the earliest.
     let needed: BTreeSet<BackupId> = summaries.iter().flat_map(|one| one.needs.clone()).collect();
     for (decision, summary) in decisions.iter_mut().zip(summaries) {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::pin::hold_pinned;
 use crate::pipeline::{Context, Limits, Policy};
 use crate::{
     Authenticate, BackupId, BackupPlan, BackupReader, COPY_TIMEOUT, Catalog, CatalogEntry,
@@ -284,6 +285,9 @@ async fn replace_copy(
     refuse_difference(old, &reader.contents(context).await?)?;
     let pin = remove::carry_pin(plan.entry, id, storage, plan.limits);
     let pin_carried = context.cancel.guard(pin).await?;
+    if pin_carried {
+        hold_pinned(&id.to_string(), &entry.folder(), storage, context).await;
+    }
     remove::remove(plan, storage, pin_carried, context).await
 }
 

@@ -40,12 +40,22 @@ pub struct BackupSummary {
     pub drilled: bool,
     /// Backups without which this one can't be restored: what an incremental one builds on.
     pub needs: Vec<BackupId>,
+    /// The backup whose data this one holds once more, encrypted anew: the two are one state of
+    /// what was backed up, and count once.
+    pub same_data_as: Option<BackupId>,
 }
 
 impl BackupSummary {
     /// A good backup that is neither pinned nor drilled and stands by itself.
     pub fn good(id: BackupId) -> Self {
-        Self { id, good: true, pinned: false, drilled: false, needs: Vec::new() }
+        Self {
+            id,
+            good: true,
+            pinned: false,
+            drilled: false,
+            needs: Vec::new(),
+            same_data_as: None,
+        }
     }
 }
 

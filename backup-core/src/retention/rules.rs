@@ -71,7 +71,7 @@ impl fmt::Display for HowMany {
 /// ```
 #[derive(Debug, Clone)]
 pub struct RetentionRules {
-    /// The newest good backups.
+    /// The newest good backups; two that hold the same data under different keys count once.
     pub keep_last: HowMany,
     /// Days.
     pub keep_daily: HowMany,

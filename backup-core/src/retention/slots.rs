@@ -1,6 +1,6 @@
 //! The slots: what each single rule keeps, and why it passes over the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::civil::Date;
 
@@ -128,25 +128,49 @@ fn holders(
     backups.iter().zip(slots).map(verdict).collect()
 }
 
-/// Each backup is a slot of its own.
+/// Each backup is a slot of its own; one that was encrypted anew shares it with what it was made
+/// of.
 fn last(how_many: HowMany, backups: &[&BackupSummary]) -> Vec<Verdict> {
-    let mut good_before = 0;
+    let states = states(backups);
+    let mut counted: BTreeMap<BackupId, usize> = BTreeMap::new();
     backups
         .iter()
-        .map(|backup| {
-            if good_before >= how_many.limit() {
+        .zip(states)
+        .map(|(backup, state)| {
+            let number = counted.get(&state).copied();
+            if number.is_none() && counted.len() >= how_many.limit() {
                 return Verdict::Passes(format!("it is older than the last {how_many}"));
             }
             if !backup.good {
                 return Verdict::Keeps(format!("not good, but among the last {how_many}"));
             }
-            good_before += 1;
+            let next = counted.len() + 1;
+            let number = *counted.entry(state).or_insert(next);
             Verdict::Keeps(match how_many {
-                HowMany::All => format!("last {good_before}"),
-                HowMany::Number(number) => format!("last {good_before} of {number}"),
+                HowMany::All => format!("last {number}"),
+                HowMany::Number(most) => format!("last {number} of {most}"),
             })
         })
         .collect()
+}
+
+/// Which state of what was backed up each of `backups` holds, by the id of what it was made of in
+/// the beginning. That may be gone: of two that were made of it, it still tells that they are one.
+fn states(backups: &[&BackupSummary]) -> Vec<BackupId> {
+    let made_of: BTreeMap<BackupId, BackupId> =
+        backups.iter().filter_map(|backup| Some((backup.id, backup.same_data_as?))).collect();
+    let first = |backup: &&BackupSummary| {
+        let mut state = backup.id;
+        // A manifest that somebody altered may lead round and round.
+        let mut passed = BTreeSet::new();
+        while let Some(of) = made_of.get(&state)
+            && passed.insert(state)
+        {
+            state = *of;
+        }
+        state
+    };
+    backups.iter().map(first).collect()
 }
 
 fn within(rules: &RetentionRules, backups: &[&BackupSummary]) -> Vec<Verdict> {

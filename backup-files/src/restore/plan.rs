@@ -137,7 +137,9 @@ impl Visit for Seeing {
         self.is_folder.insert(entry.path.clone(), entry.kind == Kind::Directory);
         let is_wanted = self.choice.takes(&entry.path);
         let is_file = matches!(entry.kind, Kind::File { .. });
-        if !is_wanted && !(is_file && self.digests.is_some()) {
+        // A second name of it may be wanted.
+        let may_be_source = is_file && self.digests.is_some();
+        if !is_wanted && !may_be_source {
             return Ok(());
         }
         let keep = self.with_text

@@ -72,6 +72,7 @@ fn history(rng: &mut StdRng) -> Vec<BackupSummary> {
             pinned: rng.gen_bool(share_pinned),
             drilled: rng.gen_bool(share_drilled),
             needs: Vec::new(),
+            same_data_as: None,
         });
     }
     link(rng, &mut history, share_linked);

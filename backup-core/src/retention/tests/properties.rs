@@ -69,7 +69,8 @@ fn history(rng: &mut StdRng, zone: &TimeZone) -> Vec<BackupSummary> {
         .choose(rng)
         .unwrap();
     let shares = [0.0, 0.05, 0.3, 0.9];
-    let [bad, pinned, drilled, linked] = std::array::from_fn(|_| *shares.choose(rng).unwrap());
+    let [bad, pinned, drilled, linked, rekeyed] =
+        std::array::from_fn(|_| *shares.choose(rng).unwrap());
     let mut moment = start.to_zoned(zone.clone());
     let mut taken = BTreeSet::new();
     let mut history: Vec<BackupSummary> = Vec::new();
@@ -92,7 +93,20 @@ fn history(rng: &mut StdRng, zone: &TimeZone) -> Vec<BackupSummary> {
             pinned: rng.gen_bool(pinned),
             drilled: rng.gen_bool(drilled),
             needs,
+            same_data_as: None,
         });
+        // Encrypted anew, and the old one is still there: a later run removes it.
+        while rng.gen_bool(rekeyed * 0.7) {
+            let Some(old) = history.last().map(|old| old.id) else { break };
+            let id =
+                (1..).map(|n| BackupId::new(moment.timestamp(), n)).find(|id| taken.insert(*id));
+            history.push(BackupSummary {
+                good: !rng.gen_bool(bad),
+                needs: vec![old],
+                same_data_as: Some(old),
+                ..BackupSummary::good(id.unwrap())
+            });
+        }
     }
     if rng.gen_bool(0.5) {
         history.shuffle(rng);
@@ -221,5 +235,63 @@ fn every_slot_that_counts_keeps_a_good_backup() {
             days.into_iter().rev().take(n as usize).collect()
         };
         assert_eq!(good(&kept(rules, history)), good(history));
+    });
+}
+
+/// What a backup is the oldest known copy of, the naive way.
+fn state_of(history: &[BackupSummary], id: BackupId) -> BackupId {
+    let made_of = history.iter().find(|b| b.id == id).and_then(|b| b.same_data_as);
+    made_of.map_or(id, |of| state_of(history, of))
+}
+
+/// As many different states stay as are to, however often one is there.
+#[test]
+fn the_last_ones_are_counted_by_what_they_hold() {
+    for_each(|_, rules, history| {
+        let HowMany::Number(n @ 1..) = rules.keep_last else { return };
+        let good: BTreeSet<BackupId> = history.iter().filter(|b| b.good).map(|b| b.id).collect();
+        let mut wanted: Vec<BackupId> = Vec::new();
+        for id in good.iter().rev() {
+            let state = state_of(history, *id);
+            if !wanted.contains(&state) {
+                wanted.push(state);
+            }
+        }
+        wanted.truncate(n as usize);
+        let only = RetentionRules { keep_last: rules.keep_last, ..RetentionRules::nothing() };
+        let left = kept(&only, history);
+        for state in &wanted {
+            let held = left.iter().any(|b| b.good && state_of(history, b.id) == *state);
+            assert!(held, "nothing good is left of {state}");
+        }
+        // Beyond them only what is kept for another reason: pinned, needed, or newer.
+        let newest_good = good.last();
+        let needed: BTreeSet<BackupId> = left.iter().flat_map(|b| b.needs.clone()).collect();
+        for backup in left.iter().filter(|b| b.good && !b.pinned && !needed.contains(&b.id)) {
+            let state = state_of(history, backup.id);
+            assert!(wanted.contains(&state) || Some(&backup.id) == newest_good, "{}", backup.id);
+        }
+    });
+}
+
+/// A pair is judged as the newer one alone would be.
+#[test]
+fn what_was_encrypted_anew_changes_nothing_for_the_others() {
+    for_each(|_, rules, history| {
+        let whole: Vec<BackupSummary> = history
+            .iter()
+            .map(|b| BackupSummary { good: true, drilled: false, pinned: false, ..b.clone() })
+            .collect();
+        let replaced: BTreeSet<BackupId> = whole.iter().filter_map(|b| b.same_data_as).collect();
+        let newer: Vec<BackupSummary> =
+            whole.iter().filter(|b| !replaced.contains(&b.id)).cloned().collect();
+        let with = chosen(&whole, &rules.decide(&whole, afterwards(history)));
+        let without = chosen(&newer, &rules.decide(&newer, afterwards(history)));
+        // What another needs may be an older one of a pair, which no rule keeps by itself.
+        let of_needed =
+            whole.iter().filter(|b| b.needs.iter().any(|of| Some(*of) != b.same_data_as));
+        if of_needed.count() == 0 {
+            assert_eq!(with.difference(&replaced).copied().collect::<BTreeSet<_>>(), without);
+        }
     });
 }

@@ -190,3 +190,52 @@ fn a_job_that_stopped_keeps_what_it_had() {
     let only_within = RetentionRules { keep_daily: HowMany::NONE, ..rules };
     assert_eq!(kept_at(&only_within, &backups, in_fifty_years), &backups[1..]);
 }
+
+/// Old and new copy of three nights, two of them encrypted anew twice, and one alone.
+#[test]
+fn a_backup_and_what_was_made_of_it_are_one_of_the_last() {
+    let copy = |night: &str, n: u32, of: Option<u32>| {
+        let second = at(night, &TimeZone::UTC).id.started();
+        let of = of.map(|of| BackupId::new(second, of));
+        BackupSummary {
+            needs: of.into_iter().collect(),
+            same_data_as: of,
+            ..BackupSummary::good(BackupId::new(second, n))
+        }
+    };
+    let [first, second, third, fourth] =
+        ["2026-11-19T02:00", "2026-11-20T02:00", "2026-11-21T02:00", "2026-11-22T02:00"];
+    // What the second night's copies were made of is gone.
+    let mut backups = vec![
+        copy(first, 1, None),
+        copy(second, 2, Some(1)),
+        copy(second, 3, Some(1)),
+        copy(third, 1, None),
+        copy(third, 2, Some(1)),
+        copy(third, 3, Some(2)),
+        copy(fourth, 1, None),
+    ];
+    let only = |n: u32| RetentionRules { keep_last: number(n), ..RetentionRules::nothing() };
+    let stays = |backups: &[BackupSummary], n: u32| kept(&only(n), backups).len();
+    // Number of the last, copies that stay.
+    for (n, copies) in [(1, 1), (2, 4), (3, 6), (4, 7), (9, 7)] {
+        assert_eq!(stays(&backups, n), copies, "the last {n}");
+    }
+    assert_eq!(
+        told(&only(2), &backups),
+        [
+            "expire: no rule keeps it: it is older than the last 2",
+            "expire: no rule keeps it: it is older than the last 2",
+            "expire: no rule keeps it: it is older than the last 2",
+            "keep: last 2 of 2; needed by 20261121T020000Z-2",
+            "keep: last 2 of 2; needed by 20261121T020000Z-3",
+            "keep: last 2 of 2",
+            "keep: the newest good backup; last 1 of 2",
+        ]
+    );
+    // The new one is damaged: the old one stands for the night.
+    backups[5].good = false;
+    backups[4].good = false;
+    assert_eq!(stays(&backups, 2), 4);
+    assert_eq!(stays(&backups, 3), 6);
+}
