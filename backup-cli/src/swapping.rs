@@ -125,16 +125,15 @@ impl Deployment {
         let (ticket, _job) = site.lock(self)?;
         let swap = site.swap();
         context.cancel.guard(swap.refuse_unfinished()).await?;
+        site.warn_of_killed(&ticket, context);
         let run = swap.new_run(Timestamp::now()).await?;
         let source = self.open_for_restore(from, &options.restore, context).await?;
         let plan = self.swap_plan(&site, &source, options, &run, context).await?;
         tell(&plan);
         plan.refuse_blocking()?;
 
-        if let Some(killed) = ticket.killed() {
-            // The application need not wait for this one: what is live now is whole.
-            context
-                .warn(&format!("restore {killed} was killed: starting what it may have stopped"));
+        if ticket.killed().is_some() {
+            // The application need not wait for this restore: what is live now is whole.
             let _ = site.start(context).await;
         }
         ticket.begin(&run)?;
