@@ -60,6 +60,24 @@ async fn the_hooks_that_a_killed_run_did_not_come_to_run_with_the_recovery() {
     }
 }
 
+/// The services do not wait for a restore that begins after a killed one, nor stand still when it
+/// fails, and a cleanup tells of them.
+#[tokio::test]
+async fn what_a_killed_run_had_stopped_is_started_by_the_next() {
+    let stage = Stage::new(15, 50).await;
+    killed_during(&stage, "stop", "rm -f running").await;
+    std::fs::remove_file(stage.scratch.path("running")).unwrap();
+    let cleaned = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(cleaned.stderr.contains("the services may stand still"), "{cleaned:#?}");
+    stage.hook("migrate", "test -e running && exit 1");
+    let failed = stage.restore(&["latest"]).await.expect(1);
+    assert!(failed.stderr.contains("the services may stand still"), "{failed:#?}");
+    assert_eq!(stage.order(), "start before migrate on_failure after");
+    stage.assert_old("claims_restoring").await;
+    let told = stage.restore(&["--cleanup"]).await.expect(0);
+    assert!(!told.stderr.contains("stand still"), "{told:#?}");
+}
+
 /// The name and the comment of the database that is being filled.
 async fn working(server: &PostgresServer) -> Option<(String, String)> {
     let sql = "SELECT datname || ' ' || coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database
@@ -237,7 +255,7 @@ async fn what_is_killed_as_it_gets_its_name_is_marked() {
         ended = child.wait() => panic!("{ended:?}"),
     };
     killed(child).await.expect(137);
-    let (name, mark) = seen.split_once(' ').unwrap();
+    let (name, mark) = seen.split_once(' ').unwrap_or((&seen, ""));
     assert!(mark.starts_with("marb-backup swap {\"phase\":\"restored\""), "{name}: {mark:?}");
     stage.restore(&["--rollback"]).await.expect(0);
     stage.assert_old("claims_restoring").await;

@@ -125,7 +125,7 @@ impl Case {
             Fault::ThisProgram => Some(Victim::ThisProgram),
             Fault::PgRestore => Some(Victim::PgRestore),
             Fault::Backend => Some(Victim::Backend),
-            _ => random.gen_bool(0.6).then_some(Victim::ThisProgram),
+            _ => random.gen_bool(0.75).then_some(Victim::ThisProgram),
         };
         let moment = if random.gen_bool(0.5) {
             let step = fault.steps().choose(&mut random).unwrap();

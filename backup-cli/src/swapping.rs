@@ -119,15 +119,14 @@ impl Deployment {
     ) -> Result<SwapReport> {
         let site = context.cancel.guard(self.site(&options.target)).await?;
         let (ticket, _job) = site.lock(self)?;
+        site.warn_of_killed(&ticket, context);
         let attempt = self.attempt(site, from, options, context).await?;
         let plan = attempt.plan().await?;
         tell(&plan);
         plan.refuse_blocking()?;
 
-        if let Some(killed) = ticket.killed() {
-            // The application need not wait for this one: what is live now is whole.
-            context
-                .warn(&format!("restore {killed} was killed: starting what it may have stopped"));
+        if ticket.killed().is_some() {
+            // The application need not wait for this restore: what is live now is whole.
             let _ = attempt.site.start(context).await;
         }
         ticket.begin(&attempt.order.run)?;

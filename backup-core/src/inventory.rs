@@ -243,3 +243,30 @@ pub enum TableData {
         kind: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_told_and_older_contents_know_of_none() {
+        let older = r#"{"format":1,"backup":"20261122T020000Z","parts":[{"name":"claims.dump",
+            "bytes":1,"sha256":"00","inventory":{"roles":["marb"]}}]}"#;
+        let mut contents = Contents::from_json(older.as_bytes()).unwrap();
+        assert_eq!(contents.parts[0].inventory.filters, None);
+        let filters = DumpFilters {
+            exclude_tables: vec!["audit_*".to_owned()],
+            large_objects: Some(false),
+            ..DumpFilters::default()
+        };
+        assert_eq!(filters.leave_out(), ["exclude_tables", "large_objects"]);
+        contents.parts[0].inventory.filters = Some(filters);
+        assert_eq!(Contents::from_json(&contents.to_json().unwrap()).unwrap(), contents);
+        // Nothing left out is something else than nothing known.
+        contents.parts[0].inventory.filters = Some(DumpFilters::default());
+        let read = Contents::from_json(&contents.to_json().unwrap()).unwrap();
+        assert_eq!(read.parts[0].inventory.filters, Some(DumpFilters::default()));
+        let asked_for = DumpFilters { large_objects: Some(true), ..DumpFilters::default() };
+        assert!(asked_for.leave_out().is_empty());
+    }
+}

@@ -13,7 +13,8 @@ use backup_testkit::Memory;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::locks::{Vault};
+use super::locks::Vault;
+use super::wanted_pin;
 use crate::rekey::rekey_oldest;
 use crate::rig::{Ear, memory, storages};
 

@@ -66,11 +66,7 @@ impl Deployment {
     ) -> Result<Vec<Leftover>> {
         let site = context.cancel.guard(self.site(target)).await?;
         let (ticket, _job) = site.lock(self)?;
-        if let Some(run) = ticket.killed() {
-            context.warn(&format!(
-                "restore {run} was killed, and the services may stand still: `restore --rollback` or `restore --continue` starts them"
-            ));
-        }
+        site.warn_of_killed(&ticket, context);
         let swap = site.swap();
         let state = context.cancel.guard(swap.state()).await?;
         let newest_verified = match holding_writes_since(&state) {
@@ -157,22 +153,18 @@ fn holding_writes_since(state: &SwapState) -> Option<Timestamp> {
 /// What a backup lacks of its database, as it tells itself. For an older one, which does not, the
 /// job's word of today has to do, and without a job nobody knows.
 fn left_out(inventory: &Inventory, job: Option<&DumpFilters>) -> Option<String> {
-    if inventory.tables.iter().any(|table| table.data == TableData::Excluded) {
-        return Some("it lacks the rows of some tables".to_owned());
-    }
     let said = |filters: &DumpFilters, whose: &str| {
         let keys = filters.leave_out();
         (!keys.is_empty()).then(|| format!("{whose} {}", keys.join(", ")))
     };
-    match (&inventory.filters, job) {
+    let unknown = "it does not tell what was left out when it was made, and its job";
+    let filtered = match (&inventory.filters, job) {
         (Some(filters), _) => said(filters, "it was made with"),
-        (None, Some(job)) => {
-            said(job, "it does not tell what was left out when it was made, and its job has")
-        }
-        (None, None) => Some(
-            "it does not tell what was left out when it was made, and its job is gone".to_owned(),
-        ),
-    }
+        (None, Some(job)) => said(job, &format!("{unknown} has")),
+        (None, None) => Some(format!("{unknown} is gone")),
+    };
+    let lacks_rows = inventory.tables.iter().any(|table| table.data == TableData::Excluded);
+    filtered.or_else(|| lacks_rows.then(|| "it lacks the rows of some tables".to_owned()))
 }
 
 /// One that is called as ours are: it is for whoever knows it to say whose it is.
@@ -239,6 +231,8 @@ fn time(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use backup_core::TableContents;
+
     use super::*;
 
     #[test]
@@ -256,6 +250,14 @@ mod tests {
         let why = "it was made with tables".to_owned();
         assert_eq!(told(Some(&filtered), Some(&whole)), Some(why));
         assert_eq!(told(None, Some(&whole)), None);
+        let claims = TableContents {
+            schema: "public".to_owned(),
+            name: "claims".to_owned(),
+            data: TableData::Excluded,
+            digest: None,
+        };
+        let older = Inventory { tables: vec![claims], ..Inventory::default() };
+        assert_eq!(left_out(&older, Some(&whole)), Some("it lacks the rows of some tables".into()));
         assert!(told(None, Some(&filtered)).unwrap().ends_with("its job has tables"));
         assert!(told(None, None).unwrap().ends_with("its job is gone"));
     }

@@ -165,6 +165,16 @@ impl Site {
         Ok((ticket, job.transpose()?))
     }
 
+    /// Says that a run was killed which may have stopped services.
+    pub(super) fn warn_of_killed(&self, ticket: &Ticket, context: &Context) {
+        let has_services = !(self.config.stop.is_empty() && self.config.start.is_empty());
+        if let Some(run) = ticket.killed().filter(|_| has_services) {
+            context.warn(&format!(
+                "restore {run} was killed, and the services may stand still: `restore --rollback` or `restore --continue` starts them"
+            ));
+        }
+    }
+
     /// How long the database that was swapped out has to stay.
     pub fn keep_old(&self) -> Duration {
         self.config.keep_old.unwrap_or(DEFAULT_KEEP_OLD)

@@ -201,6 +201,58 @@ async fn a_stop_while_the_database_is_made_leaves_none() {
     assert_eq!(bench.databases().await, "fx");
 }
 
+/// What a restore into `fx2` is for, when somebody else goes on with the database.
+fn purpose() -> Purpose {
+    let comment = Some(MARK.to_owned());
+    Purpose { kind: "swap".into(), live: "fx".into(), run: None, comment }
+}
+
+const MARK: &str = "of whoever goes on";
+
+async fn mark_of_fx2(bench: &Bench) -> String {
+    let said =
+        "select shobj_description(oid, 'pg_database') from pg_database where datname = 'fx2'";
+    bench.sql("postgres", said).await
+}
+
+/// The archive's properties are set one by one then, and its comment is not.
+#[tokio::test]
+async fn a_property_that_can_not_be_set_does_not_cost_the_mark() {
+    let bench = Bench::start().await;
+    let gone = "CREATE ROLE gone; ALTER ROLE gone IN DATABASE fx SET work_mem = '1MB';
+        COMMENT ON DATABASE fx IS 'mine'";
+    bench.sql("postgres", gone).await;
+    let archive = bench.dump().await;
+    bench.sql("postgres", "DROP ROLE gone").await;
+    let options = RestoreOptions { purpose: Some(purpose()), ..RestoreOptions::default() };
+    let restore = bench.restore("fx2", options);
+    write(&restore, &archive).await.unwrap().commit().await.unwrap();
+    assert_eq!(restore.report().unwrap().notes.len(), 1);
+    assert_eq!(mark_of_fx2(&bench).await, MARK);
+}
+
+/// The server has given the database its name, and its word does not arrive.
+#[tokio::test]
+async fn a_database_whose_naming_was_not_answered_has_its_name_and_mark() {
+    let bench = Bench::start().await;
+    let archive = bench.dump().await.concat();
+    let mut target = Target::find(&bench.connection("fx2"), &bench.search, false).await.unwrap();
+    let map = TablespaceMap::default();
+    target.prepare(finish(&archive).toc(), &map, false, Some(&purpose())).await.unwrap();
+    bench.sql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    bench.sql("postgres", "select pg_reload_conf()").await;
+    let cutting = async {
+        let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
+        while bench.sql("postgres", cut).await != "1" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (published, ()) = tokio::join!(target.publish(), cutting);
+    assert_eq!(published.unwrap(), [""; 0]);
+    assert_eq!(bench.databases().await, "fx fx2");
+    assert_eq!(mark_of_fx2(&bench).await, MARK);
+}
+
 /// A database that the server refuses to make needs no dropping.
 #[tokio::test]
 async fn a_database_that_was_not_made_is_no_trouble() {
