@@ -6,12 +6,11 @@ mod held;
 
 use std::path::PathBuf;
 
-use backup_testkit::postgres::{PASSWORD, PostgresServer, SUPERUSER, client_tools};
+use backup_testkit::postgres::PostgresServer;
 use serde_json::Value;
-use tokio::process::Command;
 
 use crate::support::{
-    CLAIMS, Finished, Scratch, claims_digest, claims_server, finish, run_old_script, target_file,
+    CLAIMS, Finished, Scratch, claims_digest, claims_server, run_old_script, target_file,
 };
 
 /// The old scripts' files: name, and the pipe behind pg_dump that made them.
