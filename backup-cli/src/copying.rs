@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, Catalog, CopyReport, Query, Result, RetentionPolicy, Storage, SyncReport,
+    BackupId, Catalog, CopyReport, Problem, Query, Result, RetentionPolicy, Storage, SyncReport,
     expired_on_arrival, layout,
 };
 use jiff::Timestamp;
@@ -79,8 +79,11 @@ impl Deployment {
 }
 
 impl Deployment {
-    /// What a prune of `to` would remove there again. Asks all storages, as a prune does: pins and
-    /// drills of a third copy count.
+    /// What a prune of the target would remove there again. Asks all storages, as a prune does:
+    /// pins and drills of a third copy count.
+    ///
+    /// # Errors
+    /// When one of the two can't be listed: then too much would be wanted.
     async fn in_vain(
         &self,
         job: &str,
@@ -89,9 +92,15 @@ impl Deployment {
         context: &Context,
     ) -> Result<BTreeSet<BackupId>> {
         let query = Query { job: Some(job), ..Query::default() };
-        let catalog = context.cancel.guard(self.catalog(&query)).await?;
-        // Of the two that are concerned `sync` tells itself.
-        let others = catalog.problems.iter().filter(|one| !between.contains(&&*one.storage));
+        let mut catalog = context.cancel.guard(self.catalog(&query)).await?;
+        let is_concerned = |problem: &Problem| between.contains(&&*problem.storage);
+        let is_silent =
+            |one: &Problem| is_concerned(one) && catalog.unreachable.contains(&one.storage);
+        if let Some(silent) = catalog.problems.iter().position(is_silent) {
+            return Err(catalog.problems.swap_remove(silent).error);
+        }
+        // What else is wrong with these two `sync` tells itself.
+        let others = catalog.problems.iter().filter(|one| !is_concerned(one));
         for problem in others {
             context.warn(&format!(
                 "pins and drills in {} don't count for what is wanted in {}: {}",

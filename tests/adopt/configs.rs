@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Old, fates};
 use crate::prune::history::NO_SLOTS;
-use crate::support::Finished;
+use crate::support::{Finished, PASSPHRASE};
 
 /// The old scripts' archives: name, and the pipe behind tar that made them.
 const CONFIGS: [(&str, &str); 5] = [
@@ -197,4 +197,26 @@ async fn damage_is_found_before_and_after() {
         old.scratch.run(&restore).await.expect(4);
         assert!(!old.scratch.path("damaged").exists());
     }
+}
+
+/// Its archive is stock tar's under any key.
+#[tokio::test]
+async fn one_that_is_encrypted_anew_is_read_as_before() {
+    let old = old().await;
+    for (name, _) in old.originals() {
+        if name != CONFIGS[3].0 {
+            std::fs::remove_file(old.file(&name)).unwrap();
+        }
+    }
+    adopt(&old, &["--apply"]).await.expect(0);
+    old.scratch.write("old-key", &format!("{PASSPHRASE}\n"));
+    old.scratch.write("key", "another passphrase\n");
+    let rekey = ["rekey", "--all", "--old-passphrase-file", "old-key"];
+    old.scratch.run(&rekey).await.expect(0);
+    let id = format!("{}-2", IDS[3]);
+    assert_eq!(listed(&old, "config").await, [id.as_str()]);
+    old.scratch.run(&["verify", &id]).await.expect(0);
+    let into = old.scratch.path("to").display().to_string();
+    old.scratch.run(&["restore", &id, "--into", &into]).await.expect(0);
+    assert_restored(&old.scratch.path("to"));
 }

@@ -130,6 +130,16 @@ impl Three {
         apply_prune(&plan, &self.all, &Context::default()).await.unwrap();
     }
 
+    /// Backups whose copy in the target a verification found damaged.
+    async fn damaged_in_target(&self) -> BTreeSet<BackupId> {
+        let catalog = self.catalog().await;
+        let is_damaged = |entry: &&CatalogEntry| {
+            let mut copies = entry.copies.iter();
+            copies.any(|c| c.storage == "to" && c.proofs.iter().any(|p| p.contains("-failed")))
+        };
+        catalog.backups.iter().filter(is_damaged).map(|entry| entry.id).collect()
+    }
+
     /// What a prune would remove from the target.
     async fn doomed(&self) -> BTreeSet<BackupId> {
         let plan = planned(&self.all, &self.rules()).await;
@@ -249,8 +259,19 @@ async fn whatever_the_histories_what_comes_stays_and_what_does_not_would_go() {
             }
         }
 
-        three.prune_target().await;
-        assert_eq!(three.sync().await, BTreeSet::new(), "case {case}: something comes back");
+        // What a prune removed does not come back, but for a whole copy in a damaged one's place;
+        // with that in its slot, the next damaged one may go.
+        let mut damaged = three.damaged_in_target().await;
+        loop {
+            three.prune_target().await;
+            let back = three.sync().await;
+            if back.is_empty() {
+                break;
+            }
+            assert!(back.is_subset(&damaged), "case {case}: {back:?} come back");
+            assert!(back.is_disjoint(&three.doomed().await), "case {case}: {back:?} go again");
+            damaged.retain(|id| !back.contains(id));
+        }
     }
     assert!(came > 20 && stayed_away > 20, "{came} came, {stayed_away} stayed away");
 }
