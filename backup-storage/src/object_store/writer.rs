@@ -266,6 +266,7 @@ pub(super) fn is_clear(error: &opendal::Error) -> bool {
     refused || NoAnswer::inside(error).is_some_and(|silence| !silence.may_be_done())
 }
 
-#[cfg(all(test, feature = "s3"))]
+#[cfg(test)]
+#[cfg(feature = "s3")]
 #[path = "writer_tests.rs"]
 mod tests;
