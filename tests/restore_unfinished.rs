@@ -71,11 +71,34 @@ async fn what_a_killed_run_had_stopped_is_started_by_the_next() {
     assert!(cleaned.stderr.contains("the services may stand still"), "{cleaned:#?}");
     stage.hook("migrate", "test -e running && exit 1");
     let failed = stage.restore(&["latest"]).await.expect(1);
-    assert!(failed.stderr.contains("the services may stand still"), "{failed:#?}");
+    // Not the advice of a rollback, which would undo what this run is about to do.
+    assert!(failed.stderr.contains("starting what it may have stopped"), "{failed:#?}");
+    assert!(!failed.stderr.contains("stand still"), "{failed:#?}");
     assert_eq!(stage.order(), "start before migrate on_failure after");
     stage.assert_old("claims_restoring").await;
     let told = stage.restore(&["--cleanup"]).await.expect(0);
     assert!(!told.stderr.contains("stand still"), "{told:#?}");
+}
+
+/// What can't be started is owed by the run that tried, which says so.
+#[tokio::test]
+async fn services_that_could_not_be_started_stay_owed() {
+    let stage = Stage::new(15, 50).await;
+    killed_during(&stage, "stop", "rm -f running").await;
+    std::fs::remove_file(stage.scratch.path("running")).unwrap();
+    stage.hook("start", "test -e startable && touch running");
+    stage.hook("migrate", "exit 1");
+    let failed = stage.restore(&["latest"]).await.expect(1);
+    let told = "the services may stand still: `marb-backup restore --rollback` starts them";
+    assert!(failed.stderr.contains(told), "{failed:#?}");
+    assert_eq!(stage.order(), "start before migrate on_failure after start");
+    // One that does not begin owes nothing itself, and says who does.
+    let refused = stage.restore(&["20200101T000000Z"]).await;
+    assert!(refused.code != 0 && !stage.is_running(), "{refused:#?}");
+    stage.scratch.write("startable", "");
+    stage.restore(&["--rollback"]).await.expect(0);
+    assert!(stage.is_running());
+    stage.assert_old("claims_restoring").await;
 }
 
 /// The name and the comment of the database that is being filled.

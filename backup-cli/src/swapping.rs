@@ -119,30 +119,46 @@ impl Deployment {
     ) -> Result<SwapReport> {
         let site = context.cancel.guard(self.site(&options.target)).await?;
         let (ticket, _job) = site.lock(self)?;
-        site.warn_of_killed(&ticket, context);
-        let attempt = self.attempt(site, from, options, context).await?;
-        let plan = attempt.plan().await?;
-        tell(&plan);
-        plan.refuse_blocking()?;
-
-        if ticket.killed().is_some() {
-            // The application need not wait for this restore: what is live now is whole.
-            let _ = attempt.site.start(context).await;
-        }
+        let planned = self.planned_attempt(site.clone(), from, options, context, tell).await;
+        let attempt = planned.inspect_err(|_| site.warn_of_killed(&ticket, context))?;
+        let started = site.start_after_killed(&ticket, context).await;
         ticket.begin(&attempt.order.run)?;
         let done = AssertUnwindSafe(attempt.build_and_swap()).catch_unwind().await;
         let done = done.unwrap_or_else(|_| {
             Err(Error::failed("restore", "broke off; please report this")
                 .next_step("run `marb-backup restore --rollback`"))
         });
-        let site = &attempt.site;
         if done.is_err() {
             let _ = site.run_every("on_failure", &site.config.on_failure, context).await;
         }
         // Told as a warning when it fails: what it comes after is done.
         let _ = site.run_every("after", &site.config.after, context).await;
-        ticket.end();
-        done
+        match done {
+            // The killed run's services are owed by this one now: its note stays and says so.
+            Err(error) if started.is_err() && site.start(context).await.is_err() => {
+                Err(standing_still(error))
+            }
+            done => {
+                ticket.end();
+                done
+            }
+        }
+    }
+
+    /// An attempt whose plan nothing stands in the way of.
+    async fn planned_attempt<'a>(
+        &'a self,
+        site: Site,
+        from: RestoreFrom<'_>,
+        options: &'a SwapOptions,
+        context: &'a Context,
+        tell: &(dyn Fn(&SwapPlan) + Sync),
+    ) -> Result<Attempt<'a>> {
+        let attempt = self.attempt(site, from, options, context).await?;
+        let plan = attempt.plan().await?;
+        tell(&plan);
+        plan.refuse_blocking()?;
+        Ok(attempt)
     }
 
     /// Opens what is to go live, under a run of its own. Touches nothing.
@@ -160,6 +176,14 @@ impl Deployment {
         let order = SwapOrder { run, backup: from.backup_id() };
         Ok(Attempt { deployment: self, site, source, options, order, context })
     }
+}
+
+/// The same error, which also says that the services could not be started.
+fn standing_still(error: Error) -> Error {
+    let advice = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
+    error.next_step(format!(
+        "{advice}the services may stand still: `marb-backup restore --rollback` starts them"
+    ))
 }
 
 /// One backup on its way into a live database.

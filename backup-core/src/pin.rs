@@ -167,14 +167,9 @@ async fn hold(folder: &str, storage: &dyn Storage, held: bool) -> Result<Held> {
     if asked(storage, versioned.versions(&manifest)).await?.is_empty() {
         return Ok(Held::NoLocks);
     }
-    if let Err(error) = asked(storage, versioned.hold(&manifest, None, held)).await {
-        // A bucket that keeps versions need not have locks. One in which something is locked has.
-        let found = asked(storage, versioned.protection(&manifest, None)).await?;
-        if found.locked_until.is_none() && !found.held {
-            tracing::debug!(storage = storage.name(), "without holds: {error}");
-            return Ok(Held::NoLocks);
-        }
-        return Err(error);
+    // A bucket that keeps versions need not have locks.
+    if !asked(storage, versioned.hold(&manifest, None, held)).await? {
+        return Ok(Held::NoLocks);
     }
     let files = asked(storage, storage.list(folder)).await?;
     for object in files.iter().filter(|object| !layout::is_passing(&object.key)) {

@@ -115,11 +115,12 @@ pub trait Versioned: Send + Sync {
     async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()>;
 
     /// Holds a version (`None`: the newest) whatever its lock says, until this is called with
-    /// `false`. Doing either twice is fine.
+    /// `false`. Doing either twice is fine. Tells whether the storage can hold anything: `false`
+    /// says that it has no locks.
     ///
     /// # Errors
-    /// When that could not be set; among them a storage without locks.
-    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()>;
+    /// When that could not be set, or nobody knows whether it was.
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<bool>;
 
     /// What keeps a version (`None`: the newest) from being deleted.
     ///

@@ -160,7 +160,7 @@ impl Versioned for Throttled {
         self.keeper()?.lock_until(key, version, until).await
     }
 
-    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()> {
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<bool> {
         self.keeper()?.hold(key, version, held).await
     }
 

@@ -175,10 +175,7 @@ impl Versioned for Unheld {
         self.inner().lock_until(key, version, until).await
     }
 
-    async fn hold(&self, key: &str, _version: Option<&str>, _held: bool) -> Result<()> {
-        // The rule of the bucket locked it when it came.
-        let until = super::locks::days(1);
-        self.inner().lock_until(key, None, until).await?;
+    async fn hold(&self, _key: &str, _version: Option<&str>, _held: bool) -> Result<bool> {
         Err(Error::new(ErrorKind::Refused, "storage vault", "the key may not hold objects"))
     }
 

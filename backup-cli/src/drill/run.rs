@@ -145,6 +145,8 @@ impl Run<'_> {
             ));
         }
         report.restored = true;
+        // Whatever the restore took: from here on it is as young as any.
+        self.place.mark().await?;
         toc.ok_or_else(|| Error::failed(STAGE, "the restore ended without a table of contents"))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backup_core::pipeline::{Cancel, Context};
 use backup_core::{Error, Result};
-use backup_pg::swap::{Swap, SwapLimits};
+use backup_pg::swap::{RunId, Swap, SwapLimits};
 use backup_pg::{Connection, Psql, Server};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -167,12 +167,32 @@ impl Site {
 
     /// Says that a run was killed which may have stopped services.
     pub(super) fn warn_of_killed(&self, ticket: &Ticket, context: &Context) {
-        let has_services = !(self.config.stop.is_empty() && self.config.start.is_empty());
-        if let Some(run) = ticket.killed().filter(|_| has_services) {
+        if let Some(run) = self.stopped_by(ticket) {
             context.warn(&format!(
                 "restore {run} was killed, and the services may stand still: `restore --rollback` or `restore --continue` starts them"
             ));
         }
+    }
+
+    /// Starts what a killed run may have stopped. The application need not wait for the restore
+    /// that comes now: what is live is whole.
+    ///
+    /// # Errors
+    /// When they could not be started, which was told.
+    pub(super) async fn start_after_killed(
+        &self,
+        ticket: &Ticket,
+        context: &Context,
+    ) -> Result<()> {
+        let Some(run) = self.stopped_by(ticket) else { return Ok(()) };
+        context.warn(&format!("restore {run} was killed: starting what it may have stopped"));
+        self.start(context).await
+    }
+
+    /// The killed run that may have stopped services.
+    fn stopped_by(&self, ticket: &Ticket) -> Option<RunId> {
+        let has_services = !(self.config.stop.is_empty() && self.config.start.is_empty());
+        ticket.killed().filter(|_| has_services)
     }
 
     /// How long the database that was swapped out has to stay.

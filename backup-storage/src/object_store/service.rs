@@ -59,9 +59,9 @@ pub(super) trait Service: Debug + Send + Sync {
         Err(no_locks())
     }
 
-    /// Holds a version, or gives it free.
-    async fn hold(&self, _: &str, _: Option<&str>, _held: bool) -> Outcome<()> {
-        Err(no_locks())
+    /// Holds a version, or gives it free; `false` where there are no locks.
+    async fn hold(&self, _: &str, _: Option<&str>, _held: bool) -> Outcome<bool> {
+        Ok(false)
     }
 
     /// What keeps a version from being deleted.

@@ -333,7 +333,7 @@ impl Versioned for Shared {
         locked.map_err(|error| self.0.explain(Doing::Write, &format!("lock {key}"), error))
     }
 
-    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<()> {
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<bool> {
         check_key(key)?;
         let done = self.0.service.hold(key, version, held).await;
         let verb = if held { format!("hold {key}") } else { format!("give {key} free") };

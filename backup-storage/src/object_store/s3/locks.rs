@@ -75,11 +75,15 @@ impl S3Service {
         .await
     }
 
-    /// Sets or removes a legal hold.
-    pub(super) async fn hold(&self, key: &str, id: Option<&str>, held: bool) -> Outcome<()> {
+    /// Sets or removes a legal hold; `false` where the bucket has no locks.
+    pub(super) async fn hold(&self, key: &str, id: Option<&str>, held: bool) -> Outcome<bool> {
         let status = if held { "ON" } else { "OFF" };
         let body = format!("<LegalHold><Status>{status}</Status></LegalHold>");
-        self.set(key, id, "legal-hold", body).await
+        match self.set(key, id, "legal-hold", body).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_without(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lock and hold of a version.
@@ -145,6 +149,8 @@ fn is_without(error: &opendal::Error) -> bool {
             | "NoSuchObjectLegalHold"
             | "ObjectLockConfigurationNotFoundError"
     );
-    let bucket_without = refusal.status == 400 && refusal.code == "InvalidRequest";
-    by_code || (bucket_without && error.kind() != ErrorKind::NotFound)
+    // 405 and 501: the service knows no such request.
+    let without = matches!(refusal.status, 405 | 501)
+        || refusal.status == 400 && refusal.code == "InvalidRequest";
+    by_code || (without && error.kind() != ErrorKind::NotFound)
 }

@@ -274,7 +274,7 @@ impl Service for Handle {
         self.0.lock_until(key, id, until).await
     }
 
-    async fn hold(&self, key: &str, id: Option<&str>, held: bool) -> Outcome<()> {
+    async fn hold(&self, key: &str, id: Option<&str>, held: bool) -> Outcome<bool> {
         self.0.hold(key, id, held).await
     }
 
