@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backup_core::pipeline::Context;
-use backup_core::{BackupId, Catalog, ErrorKind, Result, Storage, SyncReport, sync};
+use backup_core::{BackupId, Catalog, ErrorKind, Result, Storage, SyncReport, Unwanted, sync};
 use backup_testkit::{
     CountedStorage, FailCalls, FaultyReads, FaultyStorage, Memory, ReadFault, SinkFault,
 };
@@ -19,7 +19,7 @@ use crate::rig::{
 async fn sync_all(
     from: &Arc<dyn Storage>,
     to: &Arc<Memory>,
-    unwanted: &(dyn Fn(&Catalog) -> BTreeSet<BackupId> + Sync),
+    unwanted: &Unwanted<'_>,
     context: &Context,
 ) -> Result<SyncReport> {
     let to: Arc<dyn Storage> = to.clone();
@@ -40,7 +40,7 @@ async fn a_sync_brings_what_is_missing_and_wanted_the_oldest_first() {
     let (from, to) = (ten().await, memory("to"));
     let source: Arc<dyn Storage> = from.clone();
     let context = Context::default();
-    let wanted = |catalog: &Catalog| {
+    let wanted = |catalog: &Catalog, _: &BTreeSet<BackupId>| {
         let ids = catalog.backups.iter().map(|entry| entry.id);
         ids.filter(|id| id.started() < at(5)).collect()
     };
@@ -55,7 +55,7 @@ async fn a_sync_brings_what_is_missing_and_wanted_the_oldest_first() {
     let report = sync_all(&source, &to, &wanted, &context).await.unwrap();
     assert_eq!(report.copied[0].1.copied, ["globals.sql.zst.masked"]);
     assert_eq!(report.copied.len(), 1);
-    let report = sync_all(&source, &to, &|_| BTreeSet::new(), &context).await.unwrap();
+    let report = sync_all(&source, &to, &|_, _| BTreeSet::new(), &context).await.unwrap();
     assert_eq!(report.copied.len(), 5);
     assert_same(&from, &to);
 }
@@ -67,7 +67,8 @@ async fn a_sync_goes_on_after_one_failure_and_ends_after_many() {
     let source: Arc<dyn Storage> =
         Arc::new(FaultyReads::new(from.clone(), ReadFault::EndAt(10)).only_keys_with(third));
     let to = memory("to");
-    let report = sync_all(&source, &to, &|_| BTreeSet::new(), &Context::default()).await.unwrap();
+    let report =
+        sync_all(&source, &to, &|_, _| BTreeSet::new(), &Context::default()).await.unwrap();
     assert_eq!((report.copied.len(), report.failed.len()), (9, 1));
     assert_eq!(report.failed[0].0.started(), at(2));
     assert_eq!(assert_all_whole(&[&to], "one failed").await.backups.len(), 9);
@@ -75,8 +76,9 @@ async fn a_sync_goes_on_after_one_failure_and_ends_after_many() {
     // Damage is that of one backup, however many there are of them: the next may be whole.
     let source: Arc<dyn Storage> =
         Arc::new(FaultyReads::new(from.clone(), ReadFault::EndAt(10)).only_keys_with("app.dump"));
-    let report =
-        sync_all(&source, &memory("to"), &|_| BTreeSet::new(), &Context::default()).await.unwrap();
+    let report = sync_all(&source, &memory("to"), &|_, _| BTreeSet::new(), &Context::default())
+        .await
+        .unwrap();
     assert_eq!((report.copied.len(), report.failed.len()), (0, 10));
 
     // A target that takes nothing is another matter.
@@ -84,7 +86,7 @@ async fn a_sync_goes_on_after_one_failure_and_ends_after_many() {
     let (ear, context) = Ear::context();
     let to = memory("to");
     let full: Arc<dyn Storage> = Arc::new(FaultyStorage::new(to.clone(), SinkFault::FailAt(0)));
-    let report = sync(&source, &full, None, &|_| BTreeSet::new(), &context).await.unwrap();
+    let report = sync(&source, &full, None, &|_, _| BTreeSet::new(), &context).await.unwrap();
     assert_eq!((report.copied.len(), report.failed.len()), (0, 3));
     assert!(ear.warnings().iter().any(|line| line.contains("one backup after the other")));
     assert_empty(&to, "a full target");
@@ -97,7 +99,7 @@ async fn a_sync_with_a_storage_that_is_down_is_an_error() {
     let down = CountedStorage::new(from, FailCalls::From(1));
     let source: Arc<dyn Storage> = Arc::new(down);
     let error =
-        sync_all(&source, &to, &|_| BTreeSet::new(), &Context::default()).await.unwrap_err();
+        sync_all(&source, &to, &|_, _| BTreeSet::new(), &Context::default()).await.unwrap_err();
     assert_ne!(error.kind(), ErrorKind::NotFound);
     assert_empty(&to, "no source");
 }

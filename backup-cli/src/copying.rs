@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use backup_core::pipeline::Context;
 use backup_core::{
-    BackupId, Catalog, CopyReport, Problem, Query, Result, RetentionPolicy, Storage, SyncReport,
-    expired_on_arrival, layout,
+    BackupId, Catalog, CopyReport, Problem, Query, Result, Storage, SyncReport, expired_on_arrival,
+    layout,
 };
 use jiff::Timestamp;
 
@@ -63,11 +63,16 @@ impl Deployment {
             let retention = config.filter(|config| config.storages.iter().any(|name| name == to));
             let policy = retention.and_then(|config| config.retention.as_ref());
             let policy = policy.map(RetentionConfig::policy).transpose()?;
-            let unwanted = match &policy {
-                Some(policy) => self.in_vain(job, policy, [from, to], context).await?,
+            let all = match &policy {
+                Some(_) => self.all_copies(job, [from, to], context).await?,
+                None => Catalog::default(),
+            };
+            let unwanted = |_: &Catalog, failed: &BTreeSet<BackupId>| match &policy {
+                Some(policy) => {
+                    expired_on_arrival(&all, [from, to], failed, policy, Timestamp::now())
+                }
                 None => BTreeSet::new(),
             };
-            let unwanted = |_: &Catalog| unwanted.clone();
             let one = backup_core::sync(&source, &target, Some(job), &unwanted, context).await?;
             report.copied.extend(one.copied);
             report.unwanted.extend(one.unwanted);
@@ -79,18 +84,17 @@ impl Deployment {
 }
 
 impl Deployment {
-    /// What a prune of the target would remove there again. Asks all storages, as a prune does:
-    /// pins and drills of a third copy count.
+    /// What tells what a prune of the target would remove there again. Asks all storages, as a
+    /// prune does: pins and drills of a third copy count.
     ///
     /// # Errors
     /// When one of the two can't be listed: then too much would be wanted.
-    async fn in_vain(
+    async fn all_copies(
         &self,
         job: &str,
-        policy: &dyn RetentionPolicy,
         between: [&str; 2],
         context: &Context,
-    ) -> Result<BTreeSet<BackupId>> {
+    ) -> Result<Catalog> {
         let query = Query { job: Some(job), ..Query::default() };
         let mut catalog = context.cancel.guard(self.catalog(&query)).await?;
         let is_concerned = |problem: &Problem| between.contains(&&*problem.storage);
@@ -107,7 +111,7 @@ impl Deployment {
                 problem.storage, between[1], problem.error
             ));
         }
-        Ok(expired_on_arrival(&catalog, between, policy, Timestamp::now()))
+        Ok(catalog)
     }
 }
 

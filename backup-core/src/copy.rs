@@ -1,31 +1,25 @@
-//! The verbs `copy` and `sync`: bring to a storage what another one has, byte for byte, without
-//! decrypting.
+//! The verb `copy`: brings to a storage what another one has, byte for byte, without decrypting.
 
 mod files;
 
-use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::backup::claim::{HOLD_TIMEOUT, Hold, Purpose};
 use crate::backup::publish::{Written, create_manifest};
-use crate::backup::{SWEEP_GRACE, sweep::sweep};
 use crate::pin::{Held, hold_pinned};
 use crate::pipeline::{Context, Limits, within};
 use crate::{
-    BackupId, Catalog, CatalogEntry, Error, ErrorKind, Manifest, Problem, Query, ReaderMarks,
-    Result, Storage, StoredCopy, layout,
+    CatalogEntry, Error, ErrorKind, Manifest, ReaderMarks, Result, Storage, StoredCopy, layout,
 };
 use files::Files;
 pub(crate) use files::read_if_there;
 
 /// How long copying one backup may take; the rule for sweeping rests on it.
 pub const COPY_TIMEOUT: Duration = HOLD_TIMEOUT;
-/// So many backups in a row that can't be copied end a `sync`: more than one backup is wrong.
-const GIVE_UP_AFTER: usize = 3;
 
 /// What a copy did, by file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -269,93 +263,6 @@ impl NotPublished {
             Self::Before(error) | Self::Unknown(error) => error,
         }
     }
-}
-
-/// What a `sync` did.
-#[derive(Debug, Default)]
-pub struct SyncReport {
-    /// Backups that `to` has now, whole.
-    pub copied: Vec<(BackupId, CopyReport)>,
-    /// Backups that `to` lacks and nobody wants there.
-    pub unwanted: Vec<BackupId>,
-    /// Backups that could not be copied, and why.
-    pub failed: Vec<(BackupId, Error)>,
-    /// What could not be read: whether it is missing is not known. Never silently left out.
-    pub problems: Vec<Problem>,
-}
-
-/// Copies every backup of `from` that `to` lacks or has with missing parts, the oldest first.
-///
-/// `unwanted` says, of all that the two hold, what does not belong into `to`: what its retention
-/// would remove again is not worth copying. A backup that fails is reported, and the next one is tried; after three in a
-/// row it ends.
-///
-/// # Errors
-/// When one of the storages can't be listed, or when stopped.
-pub async fn sync(
-    from: &Arc<dyn Storage>,
-    to: &Arc<dyn Storage>,
-    job: Option<&str>,
-    unwanted: &(dyn Fn(&Catalog) -> BTreeSet<BackupId> + Sync),
-    context: &Context,
-) -> Result<SyncReport> {
-    let storages = [Arc::clone(from), Arc::clone(to)];
-    let query = Query { job, ..Query::default() };
-    let look = async { Ok(Catalog::query(&storages, &query).await) };
-    let mut catalog = context.cancel.guard(look).await?;
-    if let Some(unreachable) = catalog.unreachable.first().cloned() {
-        let problem = catalog.problems.into_iter().find(|problem| problem.storage == unreachable);
-        let silent = || Error::failed("sync", format!("storage {unreachable} can't be listed"));
-        return Err(problem.map_or_else(silent, |problem| problem.error));
-    }
-    let problems = std::mem::take(&mut catalog.problems);
-    let mut report = SyncReport { problems, ..SyncReport::default() };
-    sweep_target(to, job, context).await;
-    let unwanted = unwanted(&catalog);
-    let mut in_a_row = 0;
-    for entry in catalog.backups.iter().filter(|entry| is_lacking(entry, from.name(), to.name())) {
-        if unwanted.contains(&entry.id) {
-            report.unwanted.push(entry.id);
-            continue;
-        }
-        match copy(entry, from, to, false, context).await {
-            Ok(copied) => {
-                in_a_row = 0;
-                report.copied.push((entry.id, copied));
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-            Err(error) => {
-                in_a_row += usize::from(!is_about_one_backup(&error));
-                report.failed.push((entry.id, error));
-                if in_a_row == GIVE_UP_AFTER {
-                    context.warn("sync ends here: one backup after the other fails");
-                    break;
-                }
-            }
-        }
-    }
-    Ok(report)
-}
-
-/// Removes what crashed copies left in the target: it may be no job's storage, so that no backup
-/// ever does.
-async fn sweep_target(to: &Arc<dyn Storage>, job: Option<&str>, context: &Context) {
-    let now = Timestamp::now();
-    let age = SignedDuration::try_from(COPY_TIMEOUT.saturating_add(SWEEP_GRACE));
-    let Some(before) = age.ok().and_then(|age| now.checked_sub(age).ok()) else { return };
-    let everything = [job.unwrap_or("").to_owned()];
-    let swept = sweep(to, &everything, before, now, Limits::default(), context);
-    if let Err(error) = swept.await {
-        context.warn(&format!("storage {} could not be swept: {error}", to.name()));
-    }
-}
-
-/// Whether a failure says nothing about the next backup.
-fn is_about_one_backup(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Damaged | ErrorKind::Refused | ErrorKind::Locked | ErrorKind::NotFound
-    )
 }
 
 /// Whether `from` has a backup of which `to` has nothing, not all, or something else.

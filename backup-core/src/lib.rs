@@ -51,7 +51,8 @@
 //! plan_prune, apply_prune ── RetentionPolicy over the catalog, then   prune/
 //!                          folder by folder: claim, tombstone, manifest
 //! copy(entry, from, to) ── claim, then pipeline::run for each file,   copy.rs
-//!                          the manifest last; sync: for each backup
+//!                          the manifest last
+//! sync(from, to) ── copy of all that belongs there                    sync.rs
 //! rekey(RekeyPlan) ── backup() of decoded parts, verify, then the     rekey/
 //!                     old copy goes, its manifest first
 //! ```
@@ -181,6 +182,7 @@ mod retention;
 mod sink;
 mod source;
 mod storage;
+mod sync;
 mod throttle;
 mod transform;
 mod unopened;
@@ -190,7 +192,7 @@ mod versions;
 pub use authenticate::Authenticate;
 pub use backup::{BackupPlan, BackupReport, LEGACY, LegacyFile, PartPlan, backup, take_over};
 pub use catalog::{Catalog, CatalogEntry, Problem, Query, ReaderSeen, StoredCopy};
-pub use copy::{COPY_TIMEOUT, CopyReport, SyncReport, copy, sync};
+pub use copy::{COPY_TIMEOUT, CopyReport, copy};
 pub use decoders::Decoders;
 pub use digest::{Digest, Digester};
 pub use download::Patience;
@@ -217,6 +219,7 @@ pub use retention::{BackupSummary, Decision, HowMany, RetentionPolicy, Retention
 pub use sink::{Committed, Sink, SinkWriter};
 pub use source::{Findings, Source, SourceStream};
 pub use storage::{ByteRange, Creation, ObjectInfo, ObjectVersion, Protection, Storage, Versioned};
+pub use sync::{SyncReport, Unwanted, sync};
 pub use throttle::{MIN_RATE, Throttled};
 pub use transform::Transform;
 pub use unopened::Unopened;

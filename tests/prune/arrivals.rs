@@ -24,8 +24,9 @@ async fn a_sync_and_a_prune_do_not_work_against_each_other() {
     history(&[&from], 6).await;
     let (source, target) = (storages(&[&from]).remove(0), storages(&[&to]).remove(0));
     let policy = KeepLast(3);
-    let unwanted =
-        |catalog: &Catalog| expired_on_arrival(catalog, ["from", "to"], &policy, later());
+    let unwanted = |catalog: &Catalog, failed: &BTreeSet<BackupId>| {
+        expired_on_arrival(catalog, ["from", "to"], failed, &policy, later())
+    };
     let context = Context::default();
     let report = sync(&source, &target, Some(JOB), &unwanted, &context).await.unwrap();
     assert_eq!((report.copied.len(), report.unwanted.len()), (3, 3));
@@ -45,7 +46,7 @@ async fn a_copy_takes_the_tombstone_away() {
     history(&[&from, &to], 1).await;
     super::half_prune(&to, backup_core::BackupId::new(crate::copies::at(0), 1), true);
     let (source, target) = (storages(&[&from]).remove(0), storages(&[&to]).remove(0));
-    let everything = |_: &Catalog| std::collections::BTreeSet::new();
+    let everything = |_: &Catalog, _: &BTreeSet<BackupId>| BTreeSet::new();
     let report = sync(&source, &target, Some(JOB), &everything, &Context::default()).await;
     assert_eq!(report.unwrap().copied.len(), 1);
     super::assert_tidy(&to, "copied again").await;
@@ -88,11 +89,16 @@ impl Three {
 
     /// As a verification would that finds a changed byte.
     fn damage(&self, place: usize, id: BackupId) {
+        self.spoil(place, id);
+        self.beside(place, id, "proofs/20261130T000000Z-verify-failed.json");
+    }
+
+    /// A byte that changes, and nobody has noticed.
+    fn spoil(&self, place: usize, id: BackupId) {
         let part = format!("{}/app.dump.zst.masked", id.folder(JOB));
         let mut bytes = self.memories[place].object(&part).unwrap().to_vec();
         bytes[0] ^= 1;
         self.memories[place].plant(&part, bytes);
-        self.beside(place, id, "proofs/20261130T000000Z-verify-failed.json");
     }
 
     fn drilled(&self, place: usize, id: BackupId) {
@@ -103,15 +109,18 @@ impl Three {
         Catalog::load(&self.all, Some(JOB)).await
     }
 
+    fn in_vain(&self, catalog: &Catalog, failed: &BTreeSet<BackupId>) -> BTreeSet<BackupId> {
+        expired_on_arrival(catalog, ["from", "to"], failed, &self.rules, at(MOST * APART))
+    }
+
     async fn unwanted(&self) -> BTreeSet<BackupId> {
-        let now = at(MOST * APART);
-        expired_on_arrival(&self.catalog().await, ["from", "to"], &self.rules, now)
+        self.in_vain(&self.catalog().await, &BTreeSet::new())
     }
 
     /// What came by a sync.
     async fn sync(&self) -> BTreeSet<BackupId> {
-        let unwanted = self.unwanted().await;
-        let unwanted = |_: &Catalog| unwanted.clone();
+        let catalog = self.catalog().await;
+        let unwanted = |_: &Catalog, failed: &BTreeSet<BackupId>| self.in_vain(&catalog, failed);
         let report =
             sync(&self.all[0], &self.all[1], Some(JOB), &unwanted, &Context::default()).await;
         report.unwrap().copied.into_iter().map(|(id, _)| id).collect()
@@ -184,6 +193,19 @@ async fn a_damaged_copy_in_the_target_stands_for_nothing() {
     three.damage(1, newer);
     assert_eq!(three.sync().await, BTreeSet::from([older]));
     assert_eq!(three.doomed().await, BTreeSet::new());
+}
+
+/// What the source can't give stands for nothing either, whether anybody knew of it or not.
+#[tokio::test]
+async fn one_that_does_not_come_lets_another_come_in_its_place() {
+    let rules = RetentionRules { keep_last: number(1), ..RetentionRules::nothing() };
+    let three = Three::new(rules);
+    let oldest = three.backup(0, &[0], "app").await;
+    let older = three.backup(1, &[0], "app").await;
+    let newer = three.backup(2, &[0], "app").await;
+    assert_eq!(three.unwanted().await, BTreeSet::from([oldest, older]));
+    three.spoil(0, newer);
+    assert_eq!(three.sync().await, BTreeSet::from([older]));
 }
 
 /// Two databases wrote into one folder: each is judged by itself, as a prune does.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ByteRange, Catalog, Creation, Error, ErrorKind, ObjectInfo, ObjectVersion, OldCopy, Protection,
-    Result, Sink, SinkWriter, SourceStream, Storage, Versioned, copy, pin, sync, unpin,
+    BackupId, ByteRange, Catalog, Creation, Error, ErrorKind, ObjectInfo, ObjectVersion, OldCopy,
+    Protection, Result, Sink, SinkWriter, SourceStream, Storage, Versioned, copy, pin, sync, unpin,
 };
 use backup_storage::S3;
 use backup_testkit::Memory;
@@ -33,7 +33,7 @@ async fn a_pinned_backup_that_is_copied_is_held_where_that_can_be() {
     let vault = Vault::with(0).await;
     let (_here, all) = with_a_pin("here").await;
     let (ear, context) = Ear::context();
-    let wanted = |_: &Catalog| BTreeSet::new();
+    let wanted = |_: &Catalog, _: &BTreeSet<BackupId>| BTreeSet::new();
     sync(&all[0], &vault.all[0], None, &wanted, &context).await.unwrap();
     let backups = vault.backups().await;
     let [pinned, other] = &backups[..] else { panic!("two were synced") };
