@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use backup_core::pipeline::Cancel;
 use backup_core::Result;
+use backup_core::pipeline::Cancel;
 use bytes::Bytes;
 
 use super::super::STAGE;
