@@ -235,6 +235,22 @@ async fn damage_is_found_before_and_after() {
     }
 }
 
+/// Nothing is called taken over that a restore would refuse.
+#[tokio::test]
+async fn one_with_a_name_below_a_link_is_named_and_stays() {
+    const CAUSE: &str = "lies below \"opt/current\", which is no folder in the archive";
+    let old = old().await;
+    let name = CONFIGS[1].0;
+    let script = "ln -s marb2.0 opt/current; tar -czf - opt opt/current/.env";
+    old.shell(&format!("{script} > old/{name}")).await;
+    let done = adopt(&old, &["--apply"]).await.expect(3);
+    assert!(done.stderr.contains(&format!("failed: {name}: ")), "{}", done.stderr);
+    assert!(done.stderr.contains(CAUSE), "{}", done.stderr);
+    assert_eq!(listed(&old, "config").await, [IDS[0], IDS[2], IDS[3], IDS[4]]);
+    let file = old.file(name).display().to_string();
+    old.scratch.run(&["verify", &file]).await.expect(8).explains("tar", CAUSE);
+}
+
 /// Its archive is stock tar's under any key.
 #[tokio::test]
 async fn one_that_is_encrypted_anew_is_read_as_before() {

@@ -197,3 +197,35 @@ async fn what_is_not_understood_is_not_called_good() {
         assert_eq!(error.kind(), ErrorKind::Unchecked, "{arguments:?}: {error}");
     }
 }
+
+/// An argument that leads through a link which is in the archive, too.
+#[tokio::test]
+async fn a_name_below_a_link_of_the_archive_is_no_whole_archive() {
+    let place = Place::new();
+    place.write("from/m/release/.env", "SECRET=42\n");
+    place.write("from/elsewhere/.env", "SECRET=43\n");
+    for leads_to in ["release", "../elsewhere"] {
+        let current = place.path("from/m/current");
+        std::os::unix::fs::symlink(leads_to, &current).unwrap();
+        let bytes = tar(&place.path("from"), &["m", "m/current/.env"]);
+        let error = check_as(Dialect::Stock, &bytes).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unchecked, "{error}");
+        let wanted = "\"m/current/.env\" lies below \"m/current\", which is no folder";
+        assert!(error.message().contains(wanted), "{error}");
+        let error = restore(&bytes, as_stock(&place, "to")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        // What else there is comes back.
+        let paths = vec!["/m/release".to_owned()];
+        let rest = FilesRestoreOptions { paths, ..as_stock(&place, "to") };
+        restore(&bytes, rest).await.unwrap();
+        assert_eq!(place.read("to/m/release/.env"), "SECRET=42\n");
+
+        // Each of them without the other is whole.
+        for arguments in [&["m"][..], &["m/current/.env"]] {
+            let bytes = tar(&place.path("from"), arguments);
+            check_as(Dialect::Stock, &bytes).await.unwrap();
+        }
+        std::fs::remove_file(current).unwrap();
+        std::fs::remove_dir_all(place.path("to")).unwrap();
+    }
+}
