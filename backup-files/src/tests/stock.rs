@@ -229,3 +229,19 @@ async fn a_name_below_a_link_of_the_archive_is_no_whole_archive() {
         std::fs::remove_dir_all(place.path("to")).unwrap();
     }
 }
+
+/// A pax record has room for millions of bytes, and so have a million entries.
+#[tokio::test]
+async fn a_link_that_leads_further_than_a_path_is_long_is_refused() {
+    for (length, is_read) in [(4_096, true), (4_097, false), (1 << 20, false)] {
+        let kind = Kind::Link { target: vec![b'a'; length] };
+        let bytes = by_hand(&[(b"link", kind, b"")]);
+        for dialect in [Dialect::Own, Dialect::Stock] {
+            let found = check_as(dialect, &bytes).await;
+            assert_eq!(found.is_ok(), is_read, "{length}: {found:?}");
+            if let Err(error) = found {
+                assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            }
+        }
+    }
+}
