@@ -230,6 +230,30 @@ async fn a_name_below_a_link_of_the_archive_is_no_whole_archive() {
     }
 }
 
+#[tokio::test]
+async fn more_second_names_than_may_be_open_at_once_come_back() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const NAMES: u64 = 600;
+    let place = Place::new();
+    let content = [vec![b'x'; 70_000], vec![0; 140_000], vec![b'y'; 10]].concat();
+    place.write("from/0", &content);
+    for number in 1..NAMES {
+        let second = place.path(&format!("from/{number}"));
+        std::fs::hard_link(place.path("from/0"), second).unwrap();
+    }
+    let bytes = tar(&place.path("from"), &["."]);
+    let limit = getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(NAMES / 2), ..limit };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let report = restore(&bytes, as_stock(&place, "to")).await;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(report.unwrap().bytes, NAMES * content.len() as u64);
+    for number in 0..NAMES {
+        let restored = std::fs::read(place.path(&format!("to/{number}"))).unwrap();
+        assert!(restored == content, "{number}");
+    }
+}
+
 /// A pax record has room for millions of bytes, and so have a million entries.
 #[tokio::test]
 async fn a_link_that_leads_further_than_a_path_is_long_is_refused() {
