@@ -67,9 +67,9 @@ impl Deployment {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when the backup holds no files, or none that a pattern finds;
-    /// [`ErrorKind::Refused`] when something is in the way, a name leads elsewhere, or nothing
-    /// proves who wrote the backup: nothing was changed. Otherwise the first cause, which says
-    /// what is in place.
+    /// [`ErrorKind::Refused`] when something is in the way, a name leads elsewhere, nothing
+    /// proves who wrote the backup, or nobody knows where the files of a legacy one were: nothing
+    /// was changed. Otherwise the first cause, which says what is in place.
     pub async fn restore_files(
         &self,
         entry: &CatalogEntry,
@@ -95,6 +95,8 @@ impl Deployment {
         context: &Context,
     ) -> Result<OpenedFiles> {
         let reader = self.reader(entry, context).await?;
+        let next = "put them into a folder with --into FOLDER, look, and copy them";
+        refuse_unknown_root(reader.manifest(), &options.target, "restore", next)?;
         let part = reader.manifest().part(PartRole::Files).cloned().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "restore", "the backup holds no files")
                 .next_step("name a backup of a job with `files`")
@@ -144,6 +146,25 @@ impl OpenedFiles {
 /// Who wrote the tar archive of a backup: what was taken over is stock tar's.
 pub(crate) fn dialect_of(manifest: &Manifest) -> Dialect {
     if manifest.kind == LEGACY { Dialect::Stock } else { Dialect::Own }
+}
+
+/// Refuses to put the files of an archive that was taken over where they were: `tar -C FOLDER`
+/// leaves no trace of FOLDER in it, and `.env` of it may have been that of any folder.
+pub(crate) fn refuse_unknown_root(
+    manifest: &Manifest,
+    target: &FilesTarget,
+    stage: &'static str,
+    next: &'static str,
+) -> Result<()> {
+    if manifest.kind != LEGACY || !matches!(target, FilesTarget::InPlace(_)) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} of job {} was taken over from other scripts, and nobody knows which folder its names \
+         began in",
+        manifest.id, manifest.job
+    );
+    Err(Error::refused(stage, message).next_step(next))
 }
 
 fn without_word() -> Error {

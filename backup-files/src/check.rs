@@ -4,9 +4,9 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use backup_core::{FilesContents, Result, Sink, SinkWriter};
+use backup_core::{Error, ErrorKind, FilesContents, Result, Sink, SinkWriter};
 
-use crate::archive::{Dialect, Entry, Tally, Visit, walk};
+use crate::archive::{Dialect, Entry, Tally, Visit, shown, walk};
 use crate::worker::Worker;
 
 /// Walks an archive and refuses to commit unless it is whole: what `verify` reads into.
@@ -43,6 +43,9 @@ impl Sink for FilesCheck {
         let work = move |input: &mut dyn Read| {
             let mut counting = Counting(Tally::default());
             walk(input, dialect, &mut counting)?;
+            if dialect == Dialect::Stock {
+                refuse_ways_through_files(&counting.0)?;
+            }
             Ok(counting.0)
         };
         let keep = move |tally: Tally| {
@@ -51,6 +54,16 @@ impl Sink for FilesCheck {
         };
         Ok(Box::new(Worker::start(work, keep)))
     }
+}
+
+/// Stock tar writes such where an argument leads through a link that is in the archive, too, and
+/// a restore of all of it would refuse them.
+fn refuse_ways_through_files(tally: &Tally) -> Result<()> {
+    let Some((path, file)) = tally.below_no_folder() else { return Ok(()) };
+    let (path, file) = (shown(path), shown(file));
+    let message = format!("{path:?} lies below {file:?}, which is no folder in the archive");
+    Err(Error::new(ErrorKind::Unchecked, "tar", message)
+        .next_step("a restore would refuse it: bring it back with stock tar, and keep the archive"))
 }
 
 struct Counting(Tally);

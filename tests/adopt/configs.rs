@@ -132,6 +132,42 @@ async fn old_archives_of_files_become_backups_that_verify_and_restore() {
     assert_restored(&folder(&old, IDS[2]).join("restored-files"));
 }
 
+/// `tar -C FOLDER` leaves no trace of the folder: the names may have begun anywhere.
+#[tokio::test]
+async fn they_do_not_go_where_nobody_knows_that_they_were() {
+    const CAUSE: &str = "nobody knows which folder its names began in";
+    let old = old().await;
+    old.shell(&format!("tar -C opt/marb2.0 -czf old/{} .env", CONFIGS[1].0)).await;
+    for (number, (name, _)) in CONFIGS.iter().enumerate() {
+        if number != 1 {
+            std::fs::remove_file(old.file(name)).unwrap();
+        }
+    }
+    adopt(&old, &["--apply"]).await.expect(0);
+    // One that this would do nothing to: if it is not refused, it finds nothing.
+    let in_place = ["restore", IDS[1], "--job", "config", "--in-place", "--path", "/none"];
+    for more in [&[][..], &["--dry-run"]] {
+        let refused = old.scratch.run(&[&in_place[..], more].concat()).await;
+        refused.expect(6).explains("restore", CAUSE);
+    }
+
+    // Nor with a recovery, which does nothing else before.
+    let root = old.scratch.path("root");
+    std::fs::create_dir(&root).unwrap();
+    let (tree, out) = (root.display().to_string(), old.scratch.path("out").display().to_string());
+    let recover = ["recover", "--job", "config", "--yes"];
+    for more in [&[][..], &["--dry-run"]] {
+        let in_place = ["--in-place", "--root", &tree];
+        let refused = old.scratch.run(&[&recover, &in_place[..], more].concat()).await;
+        refused.expect(6).explains("recover", CAUSE);
+    }
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
+    let into = [&recover, &["--config-out", &out][..]].concat();
+    old.scratch.run(&into).await.expect(0);
+    let restored = std::fs::read_to_string(old.scratch.path("out/.env")).unwrap();
+    assert_eq!(restored, "SECRET=sehr-geheim-42\n");
+}
+
 #[tokio::test]
 async fn retention_covers_them_and_the_job_goes_on() {
     let old = old().await;
@@ -197,6 +233,22 @@ async fn damage_is_found_before_and_after() {
         old.scratch.run(&restore).await.expect(4);
         assert!(!old.scratch.path("damaged").exists());
     }
+}
+
+/// Nothing is called taken over that a restore would refuse.
+#[tokio::test]
+async fn one_with_a_name_below_a_link_is_named_and_stays() {
+    const CAUSE: &str = "lies below \"opt/current\", which is no folder in the archive";
+    let old = old().await;
+    let name = CONFIGS[1].0;
+    let script = "ln -s marb2.0 opt/current; tar -czf - opt opt/current/.env";
+    old.shell(&format!("{script} > old/{name}")).await;
+    let done = adopt(&old, &["--apply"]).await.expect(3);
+    assert!(done.stderr.contains(&format!("failed: {name}: ")), "{}", done.stderr);
+    assert!(done.stderr.contains(CAUSE), "{}", done.stderr);
+    assert_eq!(listed(&old, "config").await, [IDS[0], IDS[2], IDS[3], IDS[4]]);
+    let file = old.file(name).display().to_string();
+    old.scratch.run(&["verify", &file]).await.expect(8).explains("tar", CAUSE);
 }
 
 /// Its archive is stock tar's under any key.

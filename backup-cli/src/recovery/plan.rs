@@ -8,6 +8,7 @@ use backup_files::FilesTarget;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::Value;
+use crate::files_restore::refuse_unknown_root;
 use crate::swapping::url;
 use crate::{Deployment, SwapTarget};
 
@@ -60,8 +61,8 @@ impl Deployment {
     /// be opened, and that nothing is in the way of any. Changes nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Refused`] when a manifest is forged, or a database that a backup would be
-    /// restored into holds something; [`ErrorKind::Unchecked`] when a key is missing or a storage
+    /// [`ErrorKind::Refused`] when a manifest is forged, a database that a backup would be
+    /// restored into holds something, or files of a legacy backup would go in place; [`ErrorKind::Unchecked`] when a key is missing or a storage
     /// can't be read, since a newer backup may be there; [`ErrorKind::NotFound`] when there is
     /// no backup.
     pub async fn plan_recovery(
@@ -153,6 +154,11 @@ impl Deployment {
                 "say --in-place to put them where they were, --config-out DIR to look at them \
                  first, or --job NAME for another job alone",
             ));
+        }
+        if let Some(target) = options.files.as_ref().filter(|_| has_files) {
+            let next = "put all files into a folder with --config-out DIR, look, and copy them; or \
+                        recover the other jobs one by one with --job NAME";
+            refuse_unknown_root(manifest, target, "recover", next)?;
         }
         let database = match manifest.part(PartRole::Database) {
             None => None,

@@ -99,6 +99,19 @@ impl Entry {
     }
 }
 
+/// The first of `names` that lies below one of `files`, and that file: whoever wrote it would write
+/// to wherever a link leads.
+pub(crate) fn below_no_folder<'a, T>(
+    files: impl Iterator<Item = &'a [u8]>,
+    names: &'a BTreeMap<Vec<u8>, T>,
+) -> Option<(&'a [u8], &'a [u8])> {
+    files.into_iter().find_map(|file| {
+        let below = [file, b"/"].concat();
+        let (name, _) = names.range(below.clone()..).next()?;
+        name.starts_with(&below).then_some((&name[..], file))
+    })
+}
+
 /// A name for people: what is no UTF-8 or would move the cursor is written as an escape.
 pub(crate) fn shown(name: &[u8]) -> String {
     let mut text = String::new();
@@ -135,6 +148,22 @@ mod tests {
         ] {
             assert_eq!(shown(name), text);
         }
+    }
+
+    #[test]
+    fn a_name_below_a_file_is_found_whatever_sorts_between_them() {
+        let names = ["a", "a-", "a.b", "a0", "b/c", "b/c/d", "b/cd/e"];
+        let names: BTreeMap<Vec<u8>, ()> = names.map(|name| (name.into(), ())).into();
+        let found = |file: &'static str| below_no_folder([file.as_bytes()].into_iter(), &names);
+        assert_eq!(found("b"), Some((&b"b/c"[..], &b"b"[..])));
+        assert_eq!(found("b/c"), Some((&b"b/c/d"[..], &b"b/c"[..])));
+        for file in ["a", "a.b", "b/c/d", "b/cd/e", "c"] {
+            assert_eq!(found(file), None, "{file}");
+        }
+        let names: BTreeMap<Vec<u8>, ()> =
+            ["a", "a.b", "a/c", "a0"].map(|name| (name.into(), ())).into();
+        let found = below_no_folder([&b"a"[..]].into_iter(), &names);
+        assert_eq!(found, Some((&b"a/c"[..], &b"a"[..])));
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod stock;
 mod tally;
 mod write;
 
-pub(crate) use entry::{Attributes, Entry, Kind, Mtime, Owner, shown, slashed};
+pub(crate) use entry::{Attributes, Entry, Kind, Mtime, Owner, below_no_folder, shown, slashed};
 pub(crate) use read::{Visit, walk};
 pub use stock::Dialect;
 pub(crate) use tally::Tally;

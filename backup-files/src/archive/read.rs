@@ -8,8 +8,8 @@ use tar::Header;
 use super::pax::Records;
 use super::stock::{self, Names, Seen, Source};
 use super::{
-    Attributes, BLOCK, Dialect, Entry, Kind, MAX_ENTRIES, MAX_PAX_BYTES, Mtime, Owner, padding,
-    shown,
+    Attributes, BLOCK, Dialect, Entry, Kind, MAX_ENTRIES, MAX_PATH_BYTES, MAX_PAX_BYTES, Mtime,
+    Owner, padding, shown,
 };
 
 /// Bytes that are read at once where nobody wants them.
@@ -247,6 +247,7 @@ fn entry(header: &Header, before: Before, dialect: Dialect) -> Result<Found> {
     let path = before.names.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let mut entry = Entry { path, kind, attributes: attributes(header)? };
     records.apply(&mut entry)?;
+    check_target(&entry)?;
     match dialect {
         Dialect::Stock => entry.path = stock::plain(&entry.path),
         Dialect::Own if entry.kind == Kind::Directory && entry.path.last() == Some(&b'/') => {
@@ -265,6 +266,19 @@ fn entry(header: &Header, before: Before, dialect: Dialect) -> Result<Found> {
         }
         _ => Found::Entry(entry),
     })
+}
+
+/// No link leads further than a path is long; a pax record could, a million times.
+fn check_target(entry: &Entry) -> Result<()> {
+    match &entry.kind {
+        Kind::Link { target } if target.len() > MAX_PATH_BYTES => {
+            let path = shown(&entry.path);
+            let message = format!("what {path:?} leads to is longer than {MAX_PATH_BYTES} bytes");
+            Err(Error::refused("tar", message)
+                .next_step("no program writes such links: do not trust this archive"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn link_name(header: &Header) -> Vec<u8> {

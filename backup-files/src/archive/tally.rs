@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backup_core::{FileKind, FilesContents, ListedFile};
 
-use super::Entry;
+use super::{Entry, below_no_folder};
 
 /// Most files that are listed by name.
 const LISTED_FILES: usize = 10_000;
@@ -46,6 +46,12 @@ impl Tally {
             self.listed_bytes += bytes;
         }
         room
+    }
+
+    /// A name that lies below a file or a link of the archive, and that one.
+    pub(crate) fn below_no_folder(&self) -> Option<(&[u8], &[u8])> {
+        let files = self.seen.iter().filter(|(_, (kind, ..))| *kind != FileKind::Directory);
+        below_no_folder(files.map(|(path, _)| &path[..]), &self.seen)
     }
 
     pub(crate) fn finish(self) -> FilesContents {

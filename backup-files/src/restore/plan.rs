@@ -11,7 +11,7 @@ use backup_core::{Digester, Error, Result, Sink, SinkWriter};
 use super::choice::Choice;
 use super::compare::compare;
 use super::{Change, FileChange, FilesRestoreOptions};
-use crate::archive::{Dialect, Entry, Kind, Visit, shown, walk};
+use crate::archive::{Dialect, Entry, Kind, Visit, below_no_folder, shown, walk};
 use crate::worker::Worker;
 
 /// Files up to this size are compared line by line, in bytes.
@@ -125,7 +125,7 @@ struct Seeing {
     choice: Choice,
     with_text: bool,
     text_bytes: u64,
-    /// Of every file by its entry, where second names may follow.
+    /// Of every file by its entry, where second names may follow: in what stock tar wrote.
     digests: Option<BTreeMap<u64, String>>,
     /// Every name, also of what is not wanted.
     is_folder: BTreeMap<Vec<u8>, bool>,
@@ -184,22 +184,16 @@ impl Seeing {
 
     /// A name below a link of the archive would be written to wherever the link leads.
     fn refuse_ways_through_files(&self) -> Result<()> {
-        for path in self.planned.keys() {
-            let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-            for (at, _) in slashes {
-                if self.is_folder.get(&path[..at]) == Some(&false) {
-                    let message = format!(
-                        "{:?} lies below {:?}, which is no folder in the archive",
-                        shown(path),
-                        shown(&path[..at])
-                    );
-                    return Err(Error::refused("files", message).next_step(
-                        "this program writes no such names: do not trust this archive",
-                    ));
-                }
-            }
-        }
-        Ok(())
+        let files = self.is_folder.iter().filter(|(_, is_folder)| !**is_folder);
+        let files = files.map(|(path, _)| &path[..]);
+        let Some((path, file)) = below_no_folder(files, &self.planned) else { return Ok(()) };
+        let (path, file) = (shown(path), shown(file));
+        let message = format!("{path:?} lies below {file:?}, which is no folder in the archive");
+        let next = match self.digests.is_some() {
+            true => "stock tar writes such: restore what else there is with --path",
+            false => "this program writes no such names: do not trust this archive",
+        };
+        Err(Error::refused("files", message).next_step(next))
     }
 }
 

@@ -229,14 +229,22 @@ impl Staging {
         Ok((folder, temporary))
     }
 
-    /// Writes one entry's data, under each of its names.
+    /// Writes one entry's data under each of its names. Of more than may be open at once, too: the
+    /// first is copied, and of the others one is open at a time.
     fn files(&mut self, planned: &[&Planned], data: &mut dyn Read) -> Result<()> {
-        let mut files = Vec::new();
-        for planned in planned {
-            let (folder, temporary) = self.beside(planned)?;
-            let file = folder.create(&temporary).map_err(|e| unwritable(&planned.entry.path, e))?;
-            files.push((*planned, file));
+        let Some((first, others)) = planned.split_first() else { return Ok(()) };
+        let mut written = self.file(first, data)?;
+        for other in others {
+            written.rewind().map_err(|e| unwritable(&first.entry.path, e))?;
+            self.file(other, &mut written)?;
         }
+        Ok(())
+    }
+
+    fn file(&mut self, planned: &Planned, data: &mut dyn Read) -> Result<File> {
+        let failed = |e: io::Error| unwritable(&planned.entry.path, e);
+        let (folder, temporary) = self.beside(planned)?;
+        let mut file = folder.create(&temporary).map_err(failed)?;
         let mut digester = Digester::default();
         let mut buffer = vec![0; BLOCK_BYTES];
         loop {
@@ -245,12 +253,10 @@ impl Staging {
                 break;
             }
             digester.update(&buffer[..n]);
-            for (planned, file) in &mut files {
-                write_block(file, &buffer[..n]).map_err(|e| unwritable(&planned.entry.path, e))?;
-            }
+            write_block(&mut file, &buffer[..n]).map_err(failed)?;
         }
-        let sha256 = digester.finish().sha256;
-        files.into_iter().try_for_each(|(planned, file)| self.finish_file(planned, &file, &sha256))
+        self.finish_file(planned, &file, &digester.finish().sha256)?;
+        Ok(file)
     }
 
     fn finish_file(&mut self, planned: &Planned, file: &File, sha256: &str) -> Result<()> {

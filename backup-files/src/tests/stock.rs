@@ -197,3 +197,75 @@ async fn what_is_not_understood_is_not_called_good() {
         assert_eq!(error.kind(), ErrorKind::Unchecked, "{arguments:?}: {error}");
     }
 }
+
+/// An argument that leads through a link which is in the archive, too.
+#[tokio::test]
+async fn a_name_below_a_link_of_the_archive_is_no_whole_archive() {
+    let place = Place::new();
+    place.write("from/m/release/.env", "SECRET=42\n");
+    place.write("from/elsewhere/.env", "SECRET=43\n");
+    for leads_to in ["release", "../elsewhere"] {
+        let current = place.path("from/m/current");
+        std::os::unix::fs::symlink(leads_to, &current).unwrap();
+        let bytes = tar(&place.path("from"), &["m", "m/current/.env"]);
+        let error = check_as(Dialect::Stock, &bytes).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unchecked, "{error}");
+        let wanted = "\"m/current/.env\" lies below \"m/current\", which is no folder";
+        assert!(error.message().contains(wanted), "{error}");
+        let error = restore(&bytes, as_stock(&place, "to")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        // What else there is comes back.
+        let paths = vec!["/m/release".to_owned()];
+        let rest = FilesRestoreOptions { paths, ..as_stock(&place, "to") };
+        restore(&bytes, rest).await.unwrap();
+        assert_eq!(place.read("to/m/release/.env"), "SECRET=42\n");
+
+        // Each of them without the other is whole.
+        for arguments in [&["m"][..], &["m/current/.env"]] {
+            let bytes = tar(&place.path("from"), arguments);
+            check_as(Dialect::Stock, &bytes).await.unwrap();
+        }
+        std::fs::remove_file(current).unwrap();
+        std::fs::remove_dir_all(place.path("to")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn more_second_names_than_may_be_open_at_once_come_back() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const NAMES: u64 = 600;
+    let place = Place::new();
+    let content = [vec![b'x'; 70_000], vec![0; 140_000], vec![b'y'; 10]].concat();
+    place.write("from/0", &content);
+    for number in 1..NAMES {
+        let second = place.path(&format!("from/{number}"));
+        std::fs::hard_link(place.path("from/0"), second).unwrap();
+    }
+    let bytes = tar(&place.path("from"), &["."]);
+    let limit = getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(NAMES / 2), ..limit };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let report = restore(&bytes, as_stock(&place, "to")).await;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert_eq!(report.unwrap().bytes, NAMES * content.len() as u64);
+    for number in 0..NAMES {
+        let restored = std::fs::read(place.path(&format!("to/{number}"))).unwrap();
+        assert!(restored == content, "{number}");
+    }
+}
+
+/// A pax record has room for millions of bytes, and so have a million entries.
+#[tokio::test]
+async fn a_link_that_leads_further_than_a_path_is_long_is_refused() {
+    for (length, is_read) in [(4_096, true), (4_097, false), (1 << 20, false)] {
+        let kind = Kind::Link { target: vec![b'a'; length] };
+        let bytes = by_hand(&[(b"link", kind, b"")]);
+        for dialect in [Dialect::Own, Dialect::Stock] {
+            let found = check_as(dialect, &bytes).await;
+            assert_eq!(found.is_ok(), is_read, "{length}: {found:?}");
+            if let Err(error) = found {
+                assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            }
+        }
+    }
+}
