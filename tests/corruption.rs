@@ -34,7 +34,7 @@ const RESTORED: &str = "restored";
 /// What a restore reads nothing from, or what may change in a way that makes no difference (a
 /// digit in hex as a capital).
 const NOT_NEEDED: [&str; 3] = [layout::RESTORE_NOTE, layout::SHA256SUMS, layout::SIGNATURE];
-/// What a restore over a live database reads only when it is told to make roles.
+/// What only a restore into a new database reads, where it is not told to make roles.
 const ROLES: &str = "globals.sql";
 
 /// The live database, for one that is to be live again.
@@ -52,7 +52,7 @@ enum Way {
 impl Way {
     /// Whether this way reads a file of the backup at all, of those that any needs.
     fn reads(self, file: &str) -> bool {
-        matches!(self, Self::Tables | Self::New) || !file.starts_with(ROLES)
+        matches!(self, Self::New) || !file.starts_with(ROLES)
     }
 }
 
