@@ -360,6 +360,33 @@ async fn a_backup_without_a_tables_rows_replaces_nothing() {
     stage.restore(&in_place).await.expect(0);
 }
 
+/// Nor does one that lacks a table altogether, or the large objects.
+#[tokio::test]
+async fn a_backup_that_lacks_tables_replaces_nothing() {
+    let stage = Stage::new(15, 10).await;
+    let old = stage.live().await;
+    let mut before = "{ env = 'TEST_DATABASE_URL' } }".to_owned();
+    for filter in ["exclude_tables = ['claims']", "large_objects = false"] {
+        let filtered = format!("{{ env = 'TEST_DATABASE_URL' }}, {filter} }}");
+        stage.scratch.edit_config(&before, &filtered);
+        before = filtered;
+        // Ids have seconds.
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        stage.scratch.run(&["backup"]).await.expect(0);
+        let key = filter.split(' ').next().unwrap();
+        for mode in [&["latest"][..], &["latest", "--dry-run"]] {
+            let refused = stage.restore(mode).await.expect(6);
+            let told = format!("the backup was made with {key}");
+            assert!(refused.stderr.contains(&told), "{refused:#?}");
+            assert!(refused.stderr.contains("--accept-missing-rows"), "{refused:#?}");
+            assert_eq!(stage.live().await, old);
+        }
+        stage.restore(&["latest", "--dry-run", "--accept-missing-rows"]).await.expect(0);
+    }
+    // In place what the backup lacks stays: large objects are nobody's obstacle.
+    stage.restore(&["latest", "--in-place", "--no-safety-backup", "--dry-run"]).await.expect(0);
+}
+
 /// What a filter left out is in the old database alone: such a backup lets nothing be dropped,
 /// whatever the job says today. One that was made whole does.
 #[tokio::test]

@@ -45,7 +45,8 @@ pub struct RestoreOptions {
     pub selection: Option<Selection>,
     /// Go on though nothing proves who wrote the backup.
     pub accept_unsigned: bool,
-    /// Replace a database though the backup lacks the rows of some tables: they will be empty.
+    /// Replace a database though the backup lacks some tables, their rows or large objects: they
+    /// will be missing.
     pub accept_missing_rows: bool,
     /// What the database is made for, where it is made: for the mark that it carries meanwhile.
     pub purpose: Option<Purpose>,

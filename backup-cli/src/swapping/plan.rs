@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Attempt;
 use super::site::Site;
+use crate::opened_source::OpenedSource;
 
 /// What a swap would do, and what the preflight found.
 #[derive(Debug, Clone, Serialize)]
@@ -74,7 +75,7 @@ impl Attempt<'_> {
         let mut findings = context.cancel.guard(asked).await?;
         if !options.restore.accept_missing_rows {
             // First: it is what would be lost.
-            findings.splice(0..0, missing_rows(&toc));
+            findings.splice(0..0, left_out(source).into_iter().chain(missing_rows(&toc)));
         }
         Ok(SwapPlan {
             from: source.label.clone(),
@@ -92,6 +93,23 @@ impl Attempt<'_> {
 
 /// Tables named before they are only counted.
 const NAMED_TABLES: usize = 10;
+
+/// The filter that leaves tables in, without their rows: each is named by itself.
+const OF_ROWS: &str = "exclude_table_data";
+
+/// What the dump was told not to take would be gone with the database that has it.
+fn left_out(source: &OpenedSource) -> Option<Finding> {
+    let (_, part, contents) = source.backup()?;
+    let filters = contents.part(&part.name)?.inventory.filters.as_ref()?;
+    let keys: Vec<&str> = filters.leave_out().into_iter().filter(|key| *key != OF_ROWS).collect();
+    (!keys.is_empty()).then(|| {
+        Finding::blocking(
+            "filters",
+            format!("the backup was made with {}", keys.join(", ")),
+            "what that left out would be missing in the live database: choose another backup, or say --accept-missing-rows and bring it over from the old database",
+        )
+    })
+}
 
 /// A database that goes live with empty tables has lost their rows.
 fn missing_rows(toc: &Toc) -> Option<Finding> {

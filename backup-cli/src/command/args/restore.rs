@@ -109,7 +109,7 @@ pub struct How {
     /// Go on though replication slots and subscriptions stay with the old database
     #[arg(long)]
     pub accept_replication_break: bool,
-    /// Go on though the backup leaves the rows of some tables out: they will be empty
+    /// Go on though the backup leaves tables, their rows or large objects out: they will be missing
     #[arg(long)]
     pub accept_missing_rows: bool,
     /// Keep the new database when it fails before it is live
