@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_core::{BackupId, Catalog, Manifest, Storage, StoredObject, layout, read_small};
+use backup_core::{BackupId, Catalog, Digest, Manifest, Storage, StoredObject, layout, read_small};
 use backup_storage::Local;
 use bytes::Bytes;
 use jiff::SignedDuration;
@@ -17,6 +17,16 @@ pub const NO_SLOTS: &str = "keep_daily = 0\nkeep_weekly = 0\nkeep_monthly = 0\nk
 pub fn local(scratch: &Scratch) -> Arc<dyn Storage> {
     let url = format!("file://{}", scratch.path("backups").display());
     Arc::new(Local::from_url("local", &url).unwrap())
+}
+
+/// The list of checksums with another manifest.
+fn sums_with(sums: &[u8], manifest: &[u8]) -> Vec<u8> {
+    let sums = std::str::from_utf8(sums).unwrap();
+    let lines = sums.lines().map(|line| match line.ends_with(layout::MANIFEST) {
+        true => format!("{}  {}\n", Digest::of(manifest).sha256, layout::MANIFEST),
+        false => format!("{line}\n"),
+    });
+    lines.collect::<String>().into_bytes()
 }
 
 /// Plants the newest backup of a storage again under ids so many hours before it, its manifest
@@ -46,6 +56,10 @@ pub async fn plant(
         edit(&mut manifest);
         let manifest = (layout::MANIFEST.to_owned(), manifest.to_json().unwrap());
         for (name, body) in files.iter().chain([&manifest]) {
+            let body = match name.as_str() {
+                layout::SHA256SUMS => &sums_with(body, &manifest.1),
+                _ => body,
+            };
             let key = format!("{}/{name}", id.folder(JOB));
             let mut writer = storage.begin(&key).await.unwrap();
             writer.write(Bytes::from(body.clone())).await.unwrap();
