@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 use crate::Passphrase;
 
-/// The format this version writes, and the newest it reads.
+/// The format this version writes and reads. None came before it: a 0 is a bit that flipped.
 const FORMAT: u32 = 1;
 
 /// HMAC-SHA256 under a key that Argon2id made of the passphrase.
@@ -104,7 +104,7 @@ impl Document {
         }
         let no_document = |e: serde_json::Error| malformed("it is no such document").caused_by(e);
         let head: Head = serde_json::from_slice(json).map_err(no_document)?;
-        if head.format > FORMAT || head.method != METHOD {
+        if head.format != FORMAT || head.method != METHOD {
             let Head { format, method } = head;
             let what =
                 format!("it has format {format} and method {method:?}, unknown to this version");

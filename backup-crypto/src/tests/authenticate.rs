@@ -80,7 +80,8 @@ fn a_malformed_or_foreign_document_is_told_apart() {
         let error = authenticator.verify(MANIFEST, text.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{from} -> {to}: {error:?}");
     }
-    for (from, to) in [("\"format\": 1", "\"format\": 2"), ("hmac-sha256-argon2id", "sphincs")] {
+    let formats = [("\"format\": 1", "\"format\": 2"), ("\"format\": 1", "\"format\": 0")];
+    for (from, to) in formats.into_iter().chain([("hmac-sha256-argon2id", "sphincs")]) {
         let error = authenticator.verify(MANIFEST, text.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unchecked, "{from} -> {to}: {error:?}");
     }
