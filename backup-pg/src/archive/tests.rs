@@ -144,16 +144,19 @@ fn the_inventory_tells_of_database_roles_and_extensions() {
     assert_eq!(inventory.roles, ["cl;aims \"o", "postgres"]);
 }
 
-/// Where an archive is cut or flipped: all of its last bytes, and every `step`th before them.
-fn places(archive: &[u8], step: usize) -> impl Iterator<Item = usize> {
+/// Where an archive is cut or flipped: all of its last bytes, and some before them; every single
+/// one with `MARB_SOAK=1`, which takes minutes.
+fn places(archive: &[u8]) -> impl Iterator<Item = usize> {
+    let step = if std::env::var_os("MARB_SOAK").is_some() { 1 } else { 97 };
     let tail = archive.len().saturating_sub(64);
     (0..tail).step_by(step).chain(tail..archive.len())
 }
 
-fn cuts_are_noticed(step: usize) {
+#[test]
+fn cuts_are_noticed_wherever_they_are() {
     for (name, archive) in FIXTURES {
         let whole = read(archive, 4096).unwrap().inventory();
-        for cut in places(archive, step) {
+        for cut in places(archive) {
             match read(&archive[..cut], 4096) {
                 // What pg_dump appended behind the data is no loss when it is gone as a whole.
                 Ok(cut) if *name == "pg18-redirected" => assert_eq!(cut.inventory(), whole),
@@ -162,17 +165,6 @@ fn cuts_are_noticed(step: usize) {
             }
         }
     }
-}
-
-#[test]
-fn cuts_are_noticed_wherever_they_are() {
-    cuts_are_noticed(97);
-}
-
-#[test]
-#[ignore = "every single byte takes minutes; run by: cargo xtask soak"]
-fn every_single_cut_is_noticed() {
-    cuts_are_noticed(1);
 }
 
 #[test]
@@ -204,11 +196,12 @@ fn only_the_same_table_of_contents_may_follow_the_data() {
 
 /// Damage in the data itself can't be seen without a checksum, which only gzip has; but
 /// nothing may crash.
-fn flips_do_no_harm(step: usize) {
+#[test]
+fn flipped_bytes_do_no_harm() {
     for (name, archive) in FIXTURES {
         let whole = read(archive, 4096).unwrap();
         let mut broken = archive.to_vec();
-        for at in places(archive, step) {
+        for at in places(archive) {
             for flip in [0x01, 0x80, 0xff] {
                 broken[at] ^= flip;
                 let result = read(&broken, 4096);
@@ -222,17 +215,6 @@ fn flips_do_no_harm(step: usize) {
             }
         }
     }
-}
-
-#[test]
-fn flipped_bytes_do_no_harm() {
-    flips_do_no_harm(97);
-}
-
-#[test]
-#[ignore = "every single byte takes minutes; run by: cargo xtask soak"]
-fn every_single_flipped_byte_does_no_harm() {
-    flips_do_no_harm(1);
 }
 
 #[test]
@@ -332,33 +314,4 @@ async fn the_check_commits_whole_archives_only() {
     writer.write(Bytes::from_static(&archive[..archive.len() - 1])).await.unwrap();
     assert_eq!(writer.commit().await.unwrap_err().kind(), ErrorKind::Damaged);
     assert!(check.summary().is_none(), "a failed check leaves no summary");
-}
-
-/// The figure in the documentation: `cargo test --release -p backup-pg -- --ignored speed`.
-#[test]
-#[ignore = "measures; run by: cargo test --release -p backup-pg -- --ignored speed"]
-fn speed_of_uncompressed_data() {
-    for row in [20_usize, 50, 200, 1000] {
-        let archive = large(row, 1 << 30);
-        let started = std::time::Instant::now();
-        let mut reader = ArchiveReader::new();
-        archive.chunks(256 * 1024).for_each(|piece| reader.feed(piece).unwrap());
-        let summary = reader.finish().unwrap();
-        let rate = archive.len() as f64 / started.elapsed().as_secs_f64() / 1e9;
-        println!("rows of {row} bytes: {rate:.2} GB/s, {:?}", tables(&summary)["s.t"]);
-    }
-}
-
-/// An archive with one chunk for each row, as pg_dump writes them.
-fn large(row: usize, bytes: usize) -> Vec<u8> {
-    let mut out = handmade(14);
-    out.truncate(out.len() - (5 + 5 + 5) - (5 + 4));
-    let row = [vec![b'x'; row - 1], b"\n".to_vec()].concat();
-    while out.len() < bytes {
-        out.push(0);
-        out.extend((row.len() as u32).to_le_bytes());
-        out.extend(&row);
-    }
-    out.extend([&[0, 5, 0, 0, 0][..], b"\\.\n\n\n", &[0; 5]].concat());
-    out
 }

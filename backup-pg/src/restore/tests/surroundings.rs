@@ -93,10 +93,10 @@ async fn tablespaces_are_refused_mapped_or_ignored() {
 
 /// pg_restore 17 and later says `SET transaction_timeout`, which this server may not know.
 #[tokio::test]
-#[ignore = "needs client tools that `cargo xtask setup` fetches; run by: cargo xtask soak"]
 async fn newer_client_tools_restore_into_an_older_server() {
-    let json = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/servers.json"));
-    let json: serde_json::Value = serde_json::from_slice(&json.unwrap()).unwrap();
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/servers.json");
+    let json = std::fs::read(list).expect("`cargo xtask setup` writes the list of servers");
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     for major in [17, 18] {
         let mut all = json.as_array().unwrap().iter();
         let folder = all.find(|one| one["major"] == major).unwrap()["bin"].as_str().unwrap();
@@ -106,7 +106,8 @@ async fn newer_client_tools_restore_into_an_older_server() {
         for database in ["fx2", "leer"] {
             let restore = bench.restore(database, RestoreOptions::default());
             let writer = write(&restore, &archive).await.unwrap();
-            assert_eq!(children(&bench).len(), 2, "pg_restore and psql");
+            // pg_restore may have ended: it does not wait for the end of what it reads.
+            assert!(children(&bench).iter().any(|line| line.contains("bin/psql ")));
             writer.abort().await.unwrap();
             assert_eq!(children(&bench), [""; 0]);
             assert_eq!(bench.databases().await, "fx leer");
