@@ -19,15 +19,7 @@
     feature = "azure",
     feature = "sftp"
 ))]
-mod doing;
-#[cfg(any(
-    feature = "local",
-    feature = "s3",
-    feature = "gcs",
-    feature = "azure",
-    feature = "sftp"
-))]
-mod leftover;
+mod failure;
 #[cfg(feature = "local")]
 mod local;
 #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]

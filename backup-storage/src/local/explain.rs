@@ -5,7 +5,7 @@ use std::path::Path;
 
 use backup_core::{Error, ErrorKind};
 
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// `EIO`, which [`io::ErrorKind`] has no name for.
 const IO_ERROR: i32 = 5;

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 
 use super::explain::explain;
 use super::partial;
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// How often folders are made again that a delete on the side removed as empty.
 const FOLDER_ATTEMPTS: u32 = 100;

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::BATCH_BYTES;
 use super::awaited::Waiting;
 use super::place::{Draft, Place};
-use crate::leftover::with_leftover;
+use crate::failure::with_leftover;
 
 /// Most chunks in one batch, so that tiny ones can't pile up.
 const BATCH_CHUNKS: usize = 1024;

@@ -5,7 +5,7 @@ use std::fmt;
 use backup_core::{Error, ErrorKind};
 
 use super::answer::{NoAnswer, Refusal};
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// Where a storage is, in the words of its service.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use super::answer::Refusal;
 use super::service::Object;
 use super::store::Store;
 use super::writer::fresh_mark;
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// What the probe object holds.
 pub(super) const CONTENT: &[u8] =

@@ -16,7 +16,7 @@ use super::answer::{NoAnswer, Refusal};
 use super::probe::why;
 use super::service::Outcome;
 use super::store::Store;
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// An object being read. Holds what the network handed over last; the rest waits in the
 /// kernel's buffers until it is asked for.

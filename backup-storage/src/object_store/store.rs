@@ -22,7 +22,7 @@ use super::explain::{Place, explain};
 use super::reader::Reader;
 use super::service::{Object, Outcome, Service};
 use super::writer::{Writer, fresh_mark, is_clear};
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// Objects in a bucket, whatever the service.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ use super::answer::{NoAnswer, Refusal};
 use super::parts::{Gathered, Growth};
 use super::service::{Object, Outcome, Stored, Upload};
 use super::store::Store;
-use crate::doing::Doing;
-use crate::leftover::with_leftover;
+use crate::failure::Doing;
+use crate::failure::with_leftover;
 
 /// How long an abort waits for the answer to the start of an upload, whose id it needs.
 const START_GRACE: Duration = Duration::from_secs(60);

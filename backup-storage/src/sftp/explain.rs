@@ -6,7 +6,7 @@ use super::connection::{Connection, Space};
 use super::link::Failed;
 use super::packet;
 use super::session::Trouble;
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// Less free space than this is a full disk, in bytes: servers don't say why a write failed.
 const FULL_BELOW: u64 = 1024 * 1024;

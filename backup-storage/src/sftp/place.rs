@@ -12,7 +12,7 @@ use super::link::{Failed, Link};
 use super::packet::{self, Attributes};
 use super::partial;
 use super::session::{Answer, Trouble};
-use crate::doing::Doing;
+use crate::failure::Doing;
 
 /// How often folders are made again that a delete on the side removed as empty.
 const FOLDER_ATTEMPTS: u32 = 100;

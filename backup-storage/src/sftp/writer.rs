@@ -14,7 +14,7 @@ use super::link::Failed;
 use super::place::{Draft, Place};
 use super::publish::Finished;
 use super::session::{Answer, Ticket, Trouble};
-use crate::leftover::with_leftover;
+use crate::failure::with_leftover;
 
 /// Most chunks in one request, so that tiny ones can't pile up.
 const REQUEST_CHUNKS: usize = 1024;

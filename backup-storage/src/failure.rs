@@ -1,6 +1,14 @@
-//! What a failed write could not remove again: part of what the caller is told.
+//! What a storage tells of a failure: what it was doing, and what it could not remove again.
 
 use backup_core::Error;
+
+/// A refusal means something else to a reader than to a writer: whoever can't read does not know,
+/// whoever can't write has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Read,
+    Write,
+}
 
 /// `error`, which also says that `what` stays until it is swept.
 pub(crate) fn with_leftover(error: Error, what: &str, why: &Error) -> Error {
