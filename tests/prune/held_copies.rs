@@ -3,15 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use backup_core::{
-    BackupId, ByteRange, Catalog, Creation, Error, ErrorKind, ObjectInfo, ObjectVersion, OldCopy,
-    Protection, Result, Sink, SinkWriter, SourceStream, Storage, Versioned, copy, pin, sync, unpin,
-};
-use backup_storage::S3;
-use backup_testkit::Memory;
-use bytes::Bytes;
-use jiff::Timestamp;
+use backup_core::{BackupId, Catalog, Error, ErrorKind, OldCopy, Storage, copy, pin, sync, unpin};
+use backup_testkit::{Call, Intercepted, Memory};
 
 use super::locks::Vault;
 use super::wanted_pin;
@@ -66,7 +59,11 @@ async fn a_hold_that_fails_is_told_and_the_copy_stands() {
     let vault = Vault::with(0).await;
     let (_here, all) = with_a_pin("here").await;
     let entry = Catalog::load(&all, None).await.backups.remove(0);
-    let to: Arc<dyn Storage> = Arc::new(Unheld(vault.s3.clone()));
+    let to = Intercepted::new(vault.s3.clone()).before(|call, _| match call {
+        Call::Hold => Err(Error::new(ErrorKind::Refused, "storage vault", "it may not hold")),
+        _ => Ok(()),
+    });
+    let to: Arc<dyn Storage> = Arc::new(to);
     let (ear, context) = Ear::context();
     copy(&entry, &all[0], &to, false, &context).await.unwrap();
     let there = vault.backups().await.remove(0);
@@ -99,87 +96,4 @@ async fn a_pinned_backup_that_is_encrypted_anew_is_held() {
     let [new] = &backups[..] else { panic!("the new one alone is there") };
     assert!(new.is_pinned());
     vault.assert_held(new, true).await;
-}
-
-/// A bucket that locks every object, with a key that may not hold any.
-struct Unheld(Arc<S3>);
-
-#[async_trait]
-impl Sink for Unheld {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    async fn begin(&self, key: &str) -> Result<Box<dyn SinkWriter>> {
-        self.0.begin(key).await
-    }
-}
-
-#[async_trait]
-impl Storage for Unheld {
-    async fn open(&self, key: &str, range: ByteRange) -> Result<Box<dyn SourceStream>> {
-        self.0.open(key, range).await
-    }
-
-    async fn stat(&self, key: &str) -> Result<Option<ObjectInfo>> {
-        self.0.stat(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>> {
-        self.0.list(prefix).await
-    }
-
-    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        self.0.folders(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<()> {
-        self.0.delete(key).await
-    }
-
-    async fn create_new(&self, key: &str, body: Bytes) -> Result<Creation> {
-        self.0.create_new(key, body).await
-    }
-
-    async fn sweep(&self, prefix: &str, older_than: Timestamp) -> Result<u64> {
-        self.0.sweep(prefix, older_than).await
-    }
-
-    fn versioned(&self) -> Option<&dyn Versioned> {
-        Some(self)
-    }
-}
-
-impl Unheld {
-    fn inner(&self) -> &dyn Versioned {
-        self.0.versioned().unwrap()
-    }
-}
-
-#[async_trait]
-impl Versioned for Unheld {
-    async fn versions(&self, key: &str) -> Result<Vec<ObjectVersion>> {
-        self.inner().versions(key).await
-    }
-
-    async fn open_version(
-        &self,
-        key: &str,
-        version: &str,
-        range: ByteRange,
-    ) -> Result<Box<dyn SourceStream>> {
-        self.inner().open_version(key, version, range).await
-    }
-
-    async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()> {
-        self.inner().lock_until(key, version, until).await
-    }
-
-    async fn hold(&self, _key: &str, _version: Option<&str>, _held: bool) -> Result<bool> {
-        Err(Error::new(ErrorKind::Refused, "storage vault", "the key may not hold objects"))
-    }
-
-    async fn protection(&self, key: &str, version: Option<&str>) -> Result<Protection> {
-        self.inner().protection(key, version).await
-    }
 }

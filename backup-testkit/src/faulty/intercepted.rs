@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use backup_core::{
-    ByteRange, Creation, Error, ErrorKind, ObjectInfo, Result, Sink, SinkWriter, SourceStream,
-    Storage, Versioned,
+    ByteRange, Creation, Error, ErrorKind, ObjectInfo, ObjectVersion, Protection, Result, Sink,
+    SinkWriter, SourceStream, Storage, Versioned,
 };
 use bytes::Bytes;
 use jiff::Timestamp;
 
-/// A call of a storage. `folders` is none: it is read from a listing.
+/// A call of a storage. `folders` is none: it is read from a listing. Of the versions only `hold`
+/// is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     /// [`Sink::begin`]
@@ -27,6 +28,8 @@ pub enum Call {
     CreateNew,
     /// [`Storage::sweep`]
     Sweep,
+    /// [`Versioned::hold`]
+    Hold,
 }
 
 impl Call {
@@ -86,7 +89,7 @@ impl Intercepted {
                 return Ok(());
             }
             let kind = match call {
-                Call::Begin | Call::CreateNew | Call::Delete => ErrorKind::Failed,
+                Call::Begin | Call::CreateNew | Call::Delete | Call::Hold => ErrorKind::Failed,
                 Call::Open | Call::Stat | Call::List | Call::Sweep => ErrorKind::Unchecked,
             };
             Err(Error::new(kind, stage.clone(), format!("access denied: {call:?} {key}"))
@@ -179,6 +182,41 @@ impl Storage for Intercepted {
     }
 
     fn versioned(&self) -> Option<&dyn Versioned> {
-        self.inner.versioned()
+        self.inner.versioned().map(|_| self as &dyn Versioned)
+    }
+}
+
+impl Intercepted {
+    fn kept(&self) -> Result<&dyn Versioned> {
+        let none = || Error::failed(format!("storage {}", self.inner.name()), "keeps no versions");
+        self.inner.versioned().ok_or_else(none)
+    }
+}
+
+#[async_trait]
+impl Versioned for Intercepted {
+    async fn versions(&self, key: &str) -> Result<Vec<ObjectVersion>> {
+        self.kept()?.versions(key).await
+    }
+
+    async fn open_version(
+        &self,
+        key: &str,
+        version: &str,
+        range: ByteRange,
+    ) -> Result<Box<dyn SourceStream>> {
+        self.kept()?.open_version(key, version, range).await
+    }
+
+    async fn lock_until(&self, key: &str, version: Option<&str>, until: Timestamp) -> Result<()> {
+        self.kept()?.lock_until(key, version, until).await
+    }
+
+    async fn hold(&self, key: &str, version: Option<&str>, held: bool) -> Result<bool> {
+        self.call(Call::Hold, key, self.kept()?.hold(key, version, held)).await
+    }
+
+    async fn protection(&self, key: &str, version: Option<&str>) -> Result<Protection> {
+        self.kept()?.protection(key, version).await
     }
 }
