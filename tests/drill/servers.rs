@@ -81,6 +81,25 @@ async fn another_server_gets_roles_only_when_told_and_keeps_nothing_else() {
     assert!(drilled.folders().is_empty());
 }
 
+/// Whatever a restore took: the drill's own look at the database comes after it, and must not be
+/// taken for what a killed one left long ago.
+#[tokio::test]
+async fn the_mark_is_as_young_as_the_end_of_the_restore() {
+    let (server, staging) = (start().await, start().await);
+    database(&server, "claims", OWNED).await;
+    let drilled = Drilled::of(&server, "claims");
+    let younger = "select replace(shobj_description(oid, 'pg_database'), 'marb-backup drill ', '')::timestamptz \
+         > (select max(last_analyze) from pg_stat_user_tables) from pg_database where datname = current_database()";
+    drilled.configure(&format!(
+        "server = {{ url = {{ env = 'STAGING' }} }}\nchecks = [\"{younger}\"]"
+    ));
+    drilled.backup().await;
+    let mut command = drilled.scratch.command(&["drill", "--json"]);
+    command.env("STAGING", staging.url("postgres"));
+    let report = crate::support::finish(command).await.expect(0).json();
+    assert_eq!(report["checks"][0]["outcome"], "passed");
+}
+
 #[tokio::test]
 async fn databases_of_killed_drills_go_when_they_are_old_and_marked() {
     let (server, staging) = (start().await, start().await);

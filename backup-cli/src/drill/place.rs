@@ -134,8 +134,8 @@ impl Place {
         Purpose { kind, live, run: None, comment }
     }
 
-    /// Marks a database that was made empty as a drill's, so that a later one knows what it may
-    /// drop. One that a restore makes is marked by it.
+    /// Marks a database as a drill's from now on, so that a later one knows what it may drop, and
+    /// when. One that a restore makes is marked by it first.
     pub async fn mark(&self) -> Result<()> {
         if self.is_throwaway() {
             return Ok(());
