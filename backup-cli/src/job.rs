@@ -137,12 +137,7 @@ async fn database_parts(server: &Server, postgres: &PostgresConfig) -> Vec<PartP
 
 fn dump_options(postgres: &PostgresConfig) -> DumpOptions {
     DumpOptions {
-        schemas: postgres.schemas.clone(),
-        exclude_schemas: postgres.exclude_schemas.clone(),
-        tables: postgres.tables.clone(),
-        exclude_tables: postgres.exclude_tables.clone(),
-        exclude_table_data: postgres.exclude_table_data.clone(),
-        large_objects: postgres.large_objects,
+        filters: postgres.filters(),
         row_digests: postgres.row_digests,
         lock_wait_timeout: postgres.lock_wait_timeout.unwrap_or(LOCK_WAIT_TIMEOUT),
         ..DumpOptions::default()

@@ -119,8 +119,14 @@ impl Deployment {
     ) -> Result<SwapReport> {
         let site = context.cancel.guard(self.site(&options.target)).await?;
         let (ticket, _job) = site.lock(self)?;
-        let planned = self.planned_attempt(site.clone(), from, options, context, tell).await;
-        let attempt = planned.inspect_err(|_| site.warn_of_killed(&ticket, context))?;
+        let planning = async {
+            let attempt = self.attempt(site.clone(), from, options, context).await?;
+            let plan = attempt.plan().await?;
+            tell(&plan);
+            plan.refuse_blocking()?;
+            Ok(attempt)
+        };
+        let attempt = planning.await.inspect_err(|_| site.warn_of_killed(&ticket, context))?;
         let started = site.start_after_killed(&ticket, context).await;
         ticket.begin(&attempt.order.run)?;
         let done = AssertUnwindSafe(attempt.build_and_swap()).catch_unwind().await;
@@ -143,22 +149,6 @@ impl Deployment {
                 done
             }
         }
-    }
-
-    /// An attempt whose plan nothing stands in the way of.
-    async fn planned_attempt<'a>(
-        &'a self,
-        site: Site,
-        from: RestoreFrom<'_>,
-        options: &'a SwapOptions,
-        context: &'a Context,
-        tell: &(dyn Fn(&SwapPlan) + Sync),
-    ) -> Result<Attempt<'a>> {
-        let attempt = self.attempt(site, from, options, context).await?;
-        let plan = attempt.plan().await?;
-        tell(&plan);
-        plan.refuse_blocking()?;
-        Ok(attempt)
     }
 
     /// Opens what is to go live, under a run of its own. Touches nothing.

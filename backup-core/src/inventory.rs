@@ -121,8 +121,8 @@ impl Inventory {
     }
 }
 
-/// What of a database a dump was told to take: all of it when everything is empty. Names are
-/// pg_dump's patterns.
+/// What of a database a dump is told to take: all of it when everything is empty. Names are
+/// pg_dump's patterns: `public.claims`, `audit_*`, `"Mixed Case"`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DumpFilters {
@@ -132,16 +132,16 @@ pub struct DumpFilters {
     /// Not these schemas.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_schemas: Vec<String>,
-    /// Only these tables.
+    /// Only these tables (also views, sequences); what they depend on is not added.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<String>,
     /// Not these tables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
-    /// Of these tables no rows.
+    /// Of these tables the definition, but no rows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
-    /// Whether large objects are taken; `None` leaves it to pg_dump.
+    /// Whether large objects are taken. `None`: when no schema or table is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub large_objects: Option<bool>,
 }

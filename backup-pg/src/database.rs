@@ -37,9 +37,12 @@ impl TablespaceMap {
 pub struct DatabasePlan {
     /// Makes it, empty: encoding, locale provider and locale are those of the archive.
     pub create: String,
-    /// Run after the data is in: owner, comment, grants, settings, limits, security labels.
-    /// Each is one statement, or several that belong together.
+    /// Run after the data is in: owner, grants, settings, limits, security labels. Each is one
+    /// statement, or several that belong together.
     pub properties: Vec<String>,
+    /// The statement that gives it the archive's comment. Apart, because until it is complete the
+    /// comment is where its mark stands.
+    pub comment: Option<String>,
     /// The role that owns it in the archive; empty where that is not told.
     pub owner: String,
 }
@@ -59,7 +62,7 @@ pub fn plan_database(
             "make an empty database with the encoding and locale wanted, and restore into that",
         )
     })?;
-    let mut properties = Vec::new();
+    let (mut properties, mut comment) = (Vec::new(), None);
     if !entry.owner.is_empty() {
         properties.push(format!(
             "ALTER DATABASE {} OWNER TO {}",
@@ -75,12 +78,14 @@ pub fn plan_database(
         match property.desc.as_str() {
             // Grants by others than the owner stand between two changes of the session's role.
             "ACL" => properties.push(renamed.join(";\n")),
+            "COMMENT" => comment = renamed.into_iter().next(),
             _ => properties.extend(renamed),
         }
     }
     Ok(DatabasePlan {
         create: create_statement(entry, new_name, target_major, tablespaces)?,
         properties,
+        comment,
         owner: entry.owner.clone(),
     })
 }

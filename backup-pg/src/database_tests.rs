@@ -114,11 +114,12 @@ fn properties_name_the_new_database_and_nothing_else_changes() {
     ]);
     let plan = plan_database(&toc, NEW, 15, &TablespaceMap::default()).unwrap();
     let new = quote_ident(NEW);
+    let comment = format!("COMMENT ON DATABASE {new} IS E'DATABASE {old} \\'; x'");
+    assert_eq!(plan.comment, Some(comment));
     assert_eq!(
         plan.properties,
         [
             format!("ALTER DATABASE {new} OWNER TO \"ow\"\"ner\""),
-            format!("COMMENT ON DATABASE {new} IS E'DATABASE {old} \\'; x'"),
             format!("ALTER DATABASE {new} CONNECTION LIMIT = 17"),
             format!("ALTER DATABASE {new} IS_TEMPLATE = true"),
             format!("ALTER DATABASE {new} SET \"my.DATABASE\" TO 'DATABASE {OLD}', 'x'"),

@@ -130,7 +130,7 @@ impl PgDump {
             output,
             archive,
             settings: in_force,
-            filters: self.options.filters(),
+            filters: self.options.filters.clone(),
             toc: None,
             findings: Findings::default(),
         })

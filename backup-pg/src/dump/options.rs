@@ -15,25 +15,12 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The longest time PostgreSQL can be told, in milliseconds (about 24 days).
 const MAX_MILLISECONDS: u128 = i32::MAX as u128;
 
-/// What of a database is dumped; by default all of it.
-///
-/// Names are pg_dump's patterns: `public.claims`, `audit_*`, `"Mixed Case"`. A pattern that
-/// asks for something and matches nothing is an error, so that a typing mistake doesn't
-/// silently leave tables out.
+/// How a database is dumped; by default all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DumpOptions {
-    /// Only these schemas.
-    pub schemas: Vec<String>,
-    /// Not these schemas.
-    pub exclude_schemas: Vec<String>,
-    /// Only these tables (also views, sequences); what they depend on is not added.
-    pub tables: Vec<String>,
-    /// Not these tables.
-    pub exclude_tables: Vec<String>,
-    /// Of these tables the definition, but no rows.
-    pub exclude_table_data: Vec<String>,
-    /// Whether large objects are dumped. `None`: when no schema or table is asked for.
-    pub large_objects: Option<bool>,
+    /// What of it. A pattern that asks for something and matches nothing is an error, so that a
+    /// typing mistake doesn't silently leave tables out.
+    pub filters: DumpFilters,
     /// Role to become after the login (`SET ROLE`).
     pub role: Option<String>,
     /// Whether a digest of every table's rows is made on the way.
@@ -47,12 +34,7 @@ pub struct DumpOptions {
 impl Default for DumpOptions {
     fn default() -> Self {
         Self {
-            schemas: Vec::new(),
-            exclude_schemas: Vec::new(),
-            tables: Vec::new(),
-            exclude_tables: Vec::new(),
-            exclude_table_data: Vec::new(),
-            large_objects: None,
+            filters: DumpFilters::default(),
             role: None,
             row_digests: true,
             lock_wait_timeout: LOCK_WAIT_TIMEOUT,
@@ -62,21 +44,9 @@ impl Default for DumpOptions {
 }
 
 impl DumpOptions {
-    /// What is dumped, as backups record it.
-    pub fn filters(&self) -> DumpFilters {
-        DumpFilters {
-            schemas: self.schemas.clone(),
-            exclude_schemas: self.exclude_schemas.clone(),
-            tables: self.tables.clone(),
-            exclude_tables: self.exclude_tables.clone(),
-            exclude_table_data: self.exclude_table_data.clone(),
-            large_objects: self.large_objects,
-        }
-    }
-
     /// Whether everything in the database is dumped.
     pub fn is_complete(&self) -> bool {
-        self.filters().leave_out().is_empty()
+        self.filters.leave_out().is_empty()
     }
 
     /// pg_dump's arguments.
@@ -85,18 +55,19 @@ impl DumpOptions {
         let mut arguments =
             vec![format!("--lock-wait-timeout={lock_wait}"), "--strict-names".to_owned()];
         let lists = [
-            ("schema", &self.schemas),
-            ("exclude-schema", &self.exclude_schemas),
-            ("table", &self.tables),
-            ("exclude-table", &self.exclude_tables),
-            ("exclude-table-data", &self.exclude_table_data),
+            ("schema", &self.filters.schemas),
+            ("exclude-schema", &self.filters.exclude_schemas),
+            ("table", &self.filters.tables),
+            ("exclude-table", &self.filters.exclude_tables),
+            ("exclude-table-data", &self.filters.exclude_table_data),
         ];
         for (option, patterns) in lists {
             arguments.extend(patterns.iter().map(|pattern| format!("--{option}={pattern}")));
         }
         // The long names changed in version 16, the short ones did not.
-        arguments
-            .extend(self.large_objects.map(|wanted| if wanted { "-b" } else { "-B" }.to_owned()));
+        arguments.extend(
+            self.filters.large_objects.map(|wanted| if wanted { "-b" } else { "-B" }.to_owned()),
+        );
         arguments.extend(self.role.iter().map(|role| format!("--role={role}")));
         arguments
     }

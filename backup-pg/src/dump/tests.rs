@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use backup_core::{TableContents, TableData};
+use backup_core::{DumpFilters, TableContents, TableData};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
@@ -12,6 +12,12 @@ use crate::throwaway::Shutdown;
 /// Larger than the pipe and all buffers: a dump of it is still running after its first chunk.
 const BIG: &str = "create table public.big as
     select i, repeat(md5(i::text), 8) t from generate_series(1, 100000) i";
+
+/// One table alone.
+fn only(table: &str) -> DumpOptions {
+    let filters = DumpFilters { tables: vec![table.to_owned()], ..DumpFilters::default() };
+    DumpOptions { filters, ..DumpOptions::default() }
+}
 
 async fn dump(server: &TestServer, options: DumpOptions) -> Result<(Vec<u8>, Findings)> {
     let facts = server.facts(&server.connection("postgres")).await;
@@ -71,10 +77,13 @@ async fn a_whole_dump_counts_its_rows_and_filters_are_told() {
     assert_eq!(findings.notes, [""; 0]);
 
     let options = DumpOptions {
-        schemas: vec!["public".to_owned()],
-        exclude_tables: vec!["public.a".to_owned(), "public.b".to_owned()],
-        exclude_table_data: vec!["public.big".to_owned()],
-        large_objects: Some(false),
+        filters: DumpFilters {
+            schemas: vec!["public".to_owned()],
+            exclude_tables: vec!["public.a".to_owned(), "public.b".to_owned()],
+            exclude_table_data: vec!["public.big".to_owned()],
+            large_objects: Some(false),
+            ..DumpFilters::default()
+        },
         ..DumpOptions::default()
     };
     assert!(!options.is_complete());
@@ -84,8 +93,7 @@ async fn a_whole_dump_counts_its_rows_and_filters_are_told() {
     assert_eq!(tables, [rows("big", TableData::Excluded), small]);
     assert_eq!(findings.inventory.large_objects, Some(0));
 
-    let typo = DumpOptions { tables: vec!["public.smal".to_owned()], ..DumpOptions::default() };
-    let error = dump(&server, typo).await.unwrap_err();
+    let error = dump(&server, only("public.smal")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Usage);
     assert!(error.message().contains("public.smal"), "{error}");
 }
@@ -179,8 +187,7 @@ async fn a_dump_that_may_not_says_what_it_needs() {
     assert_eq!(error.to_string(), "pg_dump: permission denied for table t");
     assert!(error.advice().unwrap().contains("GRANT pg_read_all_data"));
 
-    let guarded = DumpOptions { tables: vec!["public.guarded".to_owned()], ..Default::default() };
-    let error = as_reader(guarded).await;
+    let error = as_reader(only("public.guarded")).await;
     assert!(error.message().starts_with("row-level security would hide rows"), "{error:?}");
 
     // Somebody holds a table.

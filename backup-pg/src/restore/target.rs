@@ -192,16 +192,11 @@ impl Target {
         let psql = self.server.psql();
         let rename =
             format!("ALTER DATABASE {} RENAME TO {}", quote_ident(name), quote_ident(&self.name));
-        let (archived, properties): (Vec<&String>, Vec<&String>) =
-            plan.properties.iter().partition(|sql| sql.starts_with("COMMENT "));
         // The mark goes together with the working name, or what a kill leaves would be nobody's.
         let own = comment_sql(name, comment.as_deref());
-        let mut naming = vec![&own];
-        if comment.is_none() {
-            naming.extend(&archived);
-        }
-        naming.push(&rename);
-        let all: Vec<&String> = properties.iter().copied().chain(naming.iter().copied()).collect();
+        let archived = plan.comment.as_ref().filter(|_| comment.is_none());
+        let naming: Vec<&String> = [&own].into_iter().chain(archived).chain([&rename]).collect();
+        let all: Vec<&String> = plan.properties.iter().chain(naming.iter().copied()).collect();
         let mut notes = Vec::new();
         if let Err(error) = psql.execute(&transaction(&all)).await
             && !self.is_published(&psql, name).await?
@@ -210,14 +205,14 @@ impl Target {
             let not_set = |sql: &String, error: Error| {
                 format!("{sql:?} could not be run: {}", error.message())
             };
-            for property in properties {
+            for property in &plan.properties {
                 if let Err(error) = psql.execute(property).await {
                     notes.push(not_set(property, error));
                 }
             }
             if let Err(error) = psql.execute(&transaction(&naming)).await {
                 psql.execute(&transaction(&[&own, &rename])).await?;
-                notes.extend(archived.first().map(|sql| not_set(sql, error)));
+                notes.extend(archived.map(|sql| not_set(sql, error)));
             }
         }
         self.made = Made::Existing;
