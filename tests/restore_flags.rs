@@ -36,16 +36,12 @@ async fn owners_are_given_to_others_or_left_out() {
 }
 
 #[tokio::test]
-async fn several_jobs_say_what_they_set_aside() {
+async fn several_jobs_set_nothing_aside() {
     let stage = Stage::new(15, 2000).await;
     let done = stage.restore(&["latest", "--jobs", "2", "--json"]).await.expect(0).json();
     assert_eq!(stage.live().await, stage.new);
-    assert!(done["spooled_bytes"].as_u64() > Some(2_000_000), "{done:#}");
-    let text = stage.restore(&["latest", "--jobs", "2"]).await.expect(0).stdout;
-    assert!(text.contains("were set aside in TMPDIR"), "{text}");
-    let one = stage.restore(&["latest", "--json"]).await.expect(0).json();
-    assert_eq!(one["spooled_bytes"], 0);
-    // Where there is no room, the way out is named.
+    assert_eq!(done["spooled_bytes"], 0);
+    // The indexes' definitions need a file: where none can be made, that is said at once.
     let mut command = stage.scratch.command(&["restore", "latest", "--jobs", "2"]);
     command.env("TMPDIR", stage.scratch.path("nowhere"));
     let failed = finish(command).await.expect(1);

@@ -35,10 +35,10 @@ pub struct RestoreOptions {
     pub without_subscriptions: bool,
     /// Gather statistics for the planner at the end.
     pub analyze: bool,
-    /// How many sessions restore at the same time. More than one set the decoded backup aside in
-    /// [`spool_dir`](Self::spool_dir), in a file without a name.
+    /// How many sessions restore at the same time. An archive that pg_dump compressed is then set
+    /// aside in [`spool_dir`](Self::spool_dir), in a file without a name.
     pub jobs: NonZeroUsize,
-    /// Where decoded bytes are set aside: for several jobs and for a selection. `$TMPDIR` of the
+    /// Where decoded bytes are set aside: for a selection, and for several jobs. `$TMPDIR` of the
     /// environment when absent, else `/tmp`.
     pub spool_dir: Option<PathBuf>,
     /// Only some tables; the target may hold others, and be in use.

@@ -13,8 +13,9 @@ use super::fields::{MAX_INT_BYTES, damaged, int_of};
 use super::rows::{Content, Read, Reading, RowCounter, Rows, Scratch};
 use super::toc::{ArchiveCompression, Toc, TocEntry};
 
-const TABLE_BLOCK: u8 = 1;
-const LARGE_OBJECTS_BLOCK: u8 = 3;
+/// Types of data blocks.
+pub(crate) const TABLE_BLOCK: u8 = 1;
+pub(crate) const LARGE_OBJECTS_BLOCK: u8 = 3;
 
 /// What one entry promises, and whether it came.
 struct Promise {
@@ -322,11 +323,14 @@ impl Blocks {
     }
 }
 
+/// Whether each line of an entry's data is a row. With --inserts it is statements.
+pub(crate) fn has_lines(entry: &TocEntry) -> bool {
+    entry.desc == "TABLE DATA" && entry.copy_stmt.starts_with("COPY ")
+}
+
 fn promise(entry: &TocEntry) -> Promise {
-    // With --inserts the data is statements, not lines; with --load-via-partition-root the
-    // server decides which partition a row goes to.
-    let plain_copy = entry.copy_stmt.starts_with("COPY ")
-        && !entry.defn.starts_with("-- load via partition root");
+    // With --load-via-partition-root the server decides which partition a row goes to.
+    let own_rows = !entry.defn.starts_with("-- load via partition root");
     Promise {
         dump_id: entry.dump_id,
         tag: match entry.namespace.as_str() {
@@ -334,7 +338,7 @@ fn promise(entry: &TocEntry) -> Promise {
             schema => format!("{schema}.{}", entry.tag),
         },
         block: if entry.desc == "BLOBS" { LARGE_OBJECTS_BLOCK } else { TABLE_BLOCK },
-        count_rows: entry.desc == "TABLE DATA" && plain_copy,
+        count_rows: has_lines(entry) && own_rows,
         kept: None,
     }
 }

@@ -26,8 +26,8 @@ mod toc;
 mod toc_parser;
 
 use backup_core::Result;
-pub(crate) use blocks::BlockSpan;
 use blocks::Blocks;
+pub(crate) use blocks::{BlockSpan, LARGE_OBJECTS_BLOCK, TABLE_BLOCK, has_lines};
 use fields::damaged;
 use toc_parser::TocParser;
 
@@ -37,7 +37,7 @@ pub use fields::MAX_TOC_BYTES;
 pub use head::ARCHIVE_MAGIC;
 pub use head_only::ArchiveHead;
 pub(crate) use rewrite::{NewHead, rewrite_head};
-pub(crate) use select::{Present, belongs_to_others, is_relation, list_of, select};
+pub(crate) use select::{Present, SETTINGS, belongs_to_others, is_relation, list_of, select};
 pub use select::{SelectedPart, Selection};
 pub use summary::ArchiveSummary;
 pub use toc::{ArchiveCompression, ArchiveHeader, ArchiveVersion, Section, Toc, TocEntry};

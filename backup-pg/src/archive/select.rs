@@ -45,7 +45,7 @@ const FOLLOWERS: [&str; 5] =
     ["COMMENT", "ACL", "SECURITY LABEL", "INDEX ATTACH", "STATISTICS DATA"];
 
 /// Kinds that every archive has, and every restore needs.
-const SETTINGS: [&str; 3] = ["ENCODING", "STDSTRINGS", "SEARCHPATH"];
+pub(crate) const SETTINGS: [&str; 3] = ["ENCODING", "STDSTRINGS", "SEARCHPATH"];
 
 /// What of the chosen tables is restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -20,6 +20,8 @@ mod clean;
 mod compare;
 mod edits;
 mod live;
+mod parallel;
+mod pieces;
 mod preflight;
 mod prepare;
 mod present;
@@ -27,6 +29,7 @@ mod prospect;
 mod report;
 mod role_names;
 mod run;
+
 mod spool;
 mod target;
 #[cfg(test)]
@@ -85,16 +88,16 @@ pub struct RestoreOptions {
     pub roles: BTreeMap<String, String>,
     /// Leave subscriptions out: a copy's would take changes that are meant for the original.
     pub without_subscriptions: bool,
-    /// How many sessions restore at the same time. One takes the archive as it comes; several need
-    /// it as a file, which is set aside in [`spool_dir`](Self::spool_dir) and checked to its end before any of them starts. Only
-    /// into a database that is made for it.
+    /// How many sessions restore at the same time. Several need a database that is made for them.
+    /// They take the archive as it comes; one that pg_dump compressed is set aside in
+    /// [`spool_dir`](Self::spool_dir), and checked to its end before any of them starts.
     pub jobs: NonZeroUsize,
     /// Where bytes are set aside, in a file without a name that only this user may read.
     pub spool_dir: PathBuf,
     /// Bytes of the archive, to look for space before they are set aside.
     pub expected_bytes: Option<u64>,
-    /// Only some tables. They are set aside first, and checked; a database that exists may hold
-    /// others, and gets them in one transaction, compared inside.
+    /// Only some tables. A database that exists may hold others, and gets them in one transaction,
+    /// compared inside; they are set aside first, and checked.
     pub selection: Option<Selection>,
     /// Into a database that others use: what the archive holds is dropped there and made anew, in
     /// one transaction, compared inside. What the archive lacks stays.

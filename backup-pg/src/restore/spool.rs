@@ -15,7 +15,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::STAGE;
-use crate::archive::{BlockSpan, NewHead};
+use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, NewHead, TABLE_BLOCK};
 
 /// The names under which a child opens a standard stream anew, at its first byte.
 pub(super) const STANDARD_INPUT: &str = "/dev/stdin";
@@ -23,10 +23,6 @@ pub(super) const STANDARD_OUTPUT: &str = "/dev/stdout";
 
 /// "The data is at the offset that follows", in an entry's state.
 const OFFSET_KNOWN: u8 = 2;
-
-/// Types of data blocks.
-const TABLE_BLOCK: u8 = 1;
-const LARGE_OBJECTS_BLOCK: u8 = 3;
 
 /// A file without a name, for as long as somebody holds it.
 pub(super) struct Spool {

@@ -13,13 +13,14 @@ use bytes::Bytes;
 
 use super::compare::{Place, Witness, count_existing};
 use super::live::Transaction;
+use super::parallel::{Parallel, Sessions};
 use super::prepare::Prepared;
 use super::run::{Orders, Run};
 use super::spool::{Spool, Spooling};
 use super::target::Target;
 use super::{RestoreOptions, RestoreReport, STAGE, edits, preflight};
 use crate::ToolSearch;
-use crate::archive::{ArchiveReader, SelectedPart, Toc, rewrite_head};
+use crate::archive::{ArchiveCompression, ArchiveReader, SelectedPart, Toc, rewrite_head};
 use crate::sql::quote_ident;
 
 pub(super) struct RestoreWriter {
@@ -41,6 +42,8 @@ enum Progress {
     Head(Vec<u8>),
     /// The server takes it in as it comes; these bytes are held back.
     Streaming { work: Work, held: Bytes },
+    /// Several sessions take it in as it comes; the last of it is held back.
+    Parallel(Box<Parallel>),
     /// It is set aside until all of it was checked.
     Spooling(Box<Spooling>),
     /// Ended, well or not.
@@ -92,11 +95,18 @@ impl RestoreWriter {
         self.report.in_place.clone_from(&prepared.in_place);
         let mut written = prepared.restored.clone();
         edits::rename_tablespaces(&mut written, &self.options.tablespaces);
+        let chosen = prepared.jobs > 1 || self.options.selection.is_some();
+        // Rows can be told apart only where nothing compresses them.
+        let plain = toc.header.compression == ArchiveCompression::None;
+        self.prepared = Some(prepared);
+        if chosen && plain && !self.target.is_existing() {
+            return Ok(Progress::Parallel(Box::new(
+                self.begin_parallel(head, toc, written).await?,
+            )));
+        }
         let new = rewrite_head(&head, &toc, &written)?;
         let data = head.get(usize::try_from(toc.end).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let spools = prepared.jobs > 1 || self.options.selection.is_some();
-        self.prepared = Some(prepared);
-        if !spools {
+        if !chosen {
             let held = [new.bytes.as_slice(), data].concat().into();
             return Ok(Progress::Streaming { work: self.begin(None).await?, held });
         }
@@ -110,8 +120,8 @@ impl RestoreWriter {
         Ok(Progress::Spooling(Box::new(spooling)))
     }
 
-    /// Changes the server for the first time: roles, the database, the children's sessions.
-    async fn begin(&mut self, spooled: Option<File>) -> Result<Work> {
+    /// Changes the server for the first time: roles, the database.
+    async fn prepare_target(&mut self) -> Result<()> {
         let Some(prepared) = &self.prepared else { return Err(over()) };
         preflight::create_roles(self.target.server(), &prepared.roles).await?;
         self.report.notes.extend(prepared.roles.differences.iter().cloned());
@@ -120,7 +130,41 @@ impl RestoreWriter {
         let map = &self.options.tablespaces;
         let (no_owners, purpose) = (self.options.no_owners, self.options.purpose.as_ref());
         self.target.prepare(&prepared.restored, map, no_owners, purpose).await?;
-        let live = self.is_live();
+        if let Some(schema) = &prepared.new_schema
+            && !self.is_live()
+        {
+            self.target.psql().execute(&create_schema(schema)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the database and what its data needs.
+    async fn begin_parallel(&mut self, head: Vec<u8>, toc: Toc, written: Toc) -> Result<Parallel> {
+        self.prepare_target().await?;
+        let Some(prepared) = &self.prepared else { return Err(over()) };
+        let sessions = Sessions {
+            tools: prepared.tools.clone(),
+            connection: self.target.connection(),
+            server_major: self.target.server().version().major,
+            no_tablespaces: self.options.tablespaces.ignore,
+            no_owners: self.options.no_owners,
+            jobs: prepared.jobs,
+            timeout: self.options.timeout,
+            spool_dir: self.options.spool_dir.clone(),
+        };
+        let start = toc.end;
+        let data = head.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let data = data.to_vec();
+        let mut parallel = Parallel::start(sessions, head, toc, written).await?;
+        parallel.take(&data, start, self.reader.blocks()).await?;
+        Ok(parallel)
+    }
+
+    /// Makes the database and starts the children's sessions.
+    async fn begin(&mut self, spooled: Option<File>) -> Result<Work> {
+        self.prepare_target().await?;
+        let Some(prepared) = &self.prepared else { return Err(over()) };
+        let (map, live) = (&self.options.tablespaces, self.is_live());
         let connection = self.target.connection();
         let orders = Orders {
             tools: &prepared.tools,
@@ -133,12 +177,7 @@ impl RestoreWriter {
             jobs: prepared.jobs,
             spooled,
         };
-        let schema = prepared.new_schema.as_ref();
-        let schema = schema.map(|schema| format!("CREATE SCHEMA {}", quote_ident(schema)));
         if !live {
-            if let Some(create) = schema {
-                self.target.psql().execute(&create).await?;
-            }
             return Ok(Work::Quiet(Box::new(Run::start(orders)?)));
         }
         let adds = self.adds_rows();
@@ -147,8 +186,8 @@ impl RestoreWriter {
             let places = with_rows(&prepared.restored);
             self.before = count_existing(Witness::Inside(&mut transaction), places).await?;
         }
-        if let Some(create) = schema {
-            transaction.query_text(&create).await?;
+        if let Some(schema) = &prepared.new_schema {
+            transaction.query_text(&create_schema(schema)).await?;
         }
         transaction.start_script(orders).await?;
         Ok(Work::Live(Box::new(transaction)))
@@ -181,11 +220,11 @@ impl RestoreWriter {
 
     /// Ends everything and drops the database if it is ours. `Err` names what is left.
     async fn undo(&mut self) -> Result<()> {
-        if let Progress::Streaming { work, .. } = &mut self.progress {
-            match work {
-                Work::Quiet(run) => run.abort(),
-                Work::Live(transaction) => transaction.abort(),
-            }
+        match &mut self.progress {
+            Progress::Streaming { work: Work::Quiet(run), .. } => run.abort(),
+            Progress::Streaming { work: Work::Live(transaction), .. } => transaction.abort(),
+            Progress::Parallel(parallel) => parallel.abort().await,
+            Progress::Head(_) | Progress::Spooling(_) | Progress::Over => {}
         }
         self.progress = Progress::Over;
         self.target.drop_made().await
@@ -215,6 +254,9 @@ impl SinkWriter for RestoreWriter {
                     Work::Live(transaction) => transaction.write(&bytes).await,
                 }
             }
+            Progress::Parallel(parallel) => {
+                parallel.take(&chunk, offset, self.reader.blocks()).await
+            }
             Progress::Spooling(spooling) => {
                 spooling.take(&chunk, offset, self.reader.blocks()).await
             }
@@ -239,6 +281,10 @@ impl SinkWriter for RestoreWriter {
     async fn abort(mut self: Box<Self>) -> Result<()> {
         self.undo().await
     }
+}
+
+fn create_schema(name: &str) -> String {
+    format!("CREATE SCHEMA {}", quote_ident(name))
 }
 
 fn over() -> Error {

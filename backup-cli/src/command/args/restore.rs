@@ -85,7 +85,7 @@ pub struct How {
     /// Back the live database up first, also where the old one is kept anyway
     #[arg(long, conflicts_with_all = ["to", "no_safety_backup"])]
     pub safety_backup: bool,
-    /// Restore with N processes; more than one needs disk space for the plain archive
+    /// Restore with N processes at the same time, into a database that is made for it
     #[arg(long, value_name = "N", default_value = "1")]
     pub jobs: NonZeroUsize,
     /// Create roles that the server lacks, from the backup; it is so already with --to

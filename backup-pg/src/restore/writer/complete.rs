@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::super::STAGE;
 use super::super::compare::{Expectations, Witness, compare};
 use super::super::live::Transaction;
+use super::super::parallel::Parallel;
 use super::super::run::Run;
 use super::{Progress, RestoreWriter, Work, over, with_message, with_rows};
 use crate::Psql;
@@ -32,6 +33,9 @@ impl RestoreWriter {
         let cancel = self.cancel.clone();
         let (work, held) = match std::mem::replace(&mut self.progress, Progress::Over) {
             Progress::Streaming { work, held } => (work, held),
+            Progress::Parallel(parallel) => {
+                return self.complete_parallel(*parallel, &summary).await;
+            }
             Progress::Spooling(spooling) => {
                 let spool = spooling.finish().await?;
                 self.report.spooled_bytes = spool.bytes();
@@ -44,6 +48,20 @@ impl RestoreWriter {
             Work::Quiet(run) => self.complete_quietly(*run, &held, &summary).await,
             Work::Live(transaction) => self.complete_live(*transaction, &held, &summary).await,
         }
+    }
+
+    async fn complete_parallel(
+        &mut self,
+        mut parallel: Parallel,
+        summary: &ArchiveSummary,
+    ) -> Result<()> {
+        let (cancel, limit) = (self.cancel.clone(), self.options.timeout);
+        let finished = bounded(&cancel, limit, "did not finish", parallel.finish()).await;
+        // Ends the sessions that are left before anything else is done.
+        parallel.abort().await;
+        self.report.notes.extend(warnings(&finished?));
+        self.prove(summary).await?;
+        self.publish().await
     }
 
     async fn complete_quietly(
