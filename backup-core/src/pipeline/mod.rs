@@ -188,7 +188,7 @@ pub async fn run(flow: Flow, context: &Context) -> Result<Outcome> {
 
 /// What a task or a thread brings home.
 enum Ended {
-    Source(Digest, Findings),
+    Source(Digest, Box<Findings>),
     Stage(Option<Frames>),
 }
 
@@ -227,7 +227,7 @@ async fn pump(
     }
     let findings = stream.findings();
     output.end().await?;
-    Ok(Ended::Source(digester.finish(), findings))
+    Ok(Ended::Source(digester.finish(), Box::new(findings)))
 }
 
 /// Waits for source and stages; of several failures the first real one counts.
@@ -247,7 +247,7 @@ async fn join(mut workers: JoinSet<Result<Ended>>) -> Result<SourceEnd> {
     }
     match (cause, end) {
         (Some(error), _) => Err(error),
-        (None, Some((digest, findings))) => Ok(SourceEnd { digest, findings, frames }),
+        (None, Some((digest, findings))) => Ok(SourceEnd { digest, findings: *findings, frames }),
         (None, None) => Err(Error::failed("pipeline", "the source ended without a word")),
     }
 }
