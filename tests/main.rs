@@ -8,6 +8,7 @@
 )]
 
 mod adopt;
+mod any_place;
 mod backup_faults;
 mod backup_verb;
 mod catalog;
@@ -62,6 +63,7 @@ mod swap_loop;
 mod swap_versions;
 mod syncs;
 mod throttle;
+mod transforms;
 mod troubled;
 mod verify_levels;
 mod verify_verb;

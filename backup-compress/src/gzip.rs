@@ -3,13 +3,24 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::RangeInclusive;
 
-use backup_core::{Error, Result, Transform};
+use backup_core::{Error, FramedOutput, Result, Transform};
+use flate2::Compression;
 use flate2::bufread::GzDecoder;
+use flate2::write::GzEncoder;
 
 use crate::feed::{Feed, READ_BYTES};
-use crate::members;
+use crate::row::{self, Shape};
 
 const STAGE: &str = "gzip";
+
+/// Plain bytes in one member. Each starts with an empty window, so shorter ones compress worse.
+const MEMBER_BYTES: usize = 1024 * 1024;
+
+/// Members under way for each thread: one being compressed, one waiting, one done.
+const MEMBERS_PER_THREAD: usize = 3;
+
+/// Bytes of checksum and length that end a member.
+const TRAILER_BYTES: usize = 8;
 
 /// gzip (RFC 1952), compressed on several threads.
 ///
@@ -59,7 +70,16 @@ impl Transform for Gzip {
                 format!("{} is no gzip level, 1 to 9 are", self.level),
             ));
         }
-        members::write(self.level, self.threads, input, output)
+        let shape = Shape {
+            stage: STAGE,
+            frame_bytes: MEMBER_BYTES,
+            threads: self.threads,
+            per_thread: MEMBERS_PER_THREAD,
+            waiting: 0,
+            trailer_bytes: TRAILER_BYTES,
+        };
+        let compressor = || |block: &[u8]| compress(self.level, block);
+        row::write(shape, compressor, input, &mut FramedOutput::new(output))
     }
 
     fn decode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
@@ -72,6 +92,11 @@ impl Transform for Gzip {
         }
         Ok(())
     }
+}
+
+fn compress(level: u32, block: &[u8]) -> Result<Vec<u8>> {
+    let mut member = GzEncoder::new(Vec::with_capacity(block.len() / 2), Compression::new(level));
+    member.write_all(block).and_then(|()| member.finish()).map_err(|e| Error::from_io(STAGE, e))
 }
 
 type Packed<'a> = BufReader<Feed<'a>>;

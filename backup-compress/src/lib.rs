@@ -9,7 +9,9 @@
 //!
 //! Each codec sits behind the cargo feature of its name; both are on by default.
 //!
-//! Absent on purpose: seeking, dictionaries, and compression on several machines' worth of
+//! - `Zstd` makes frames that can be read each on its own ([`Transform::encode_in_frames`]).
+//!
+//! Absent on purpose: dictionaries, and compression on several machines' worth of
 //! memory (the highest zstd levels are not offered, see `Zstd::LEVELS`).
 //!
 //! ```
@@ -36,8 +38,8 @@ mod compression;
 mod feed;
 #[cfg(feature = "gzip")]
 mod gzip;
-#[cfg(feature = "gzip")]
-mod members;
+#[cfg(any(feature = "gzip", feature = "zstd"))]
+mod row;
 #[cfg(test)]
 #[cfg(all(feature = "gzip", feature = "zstd"))]
 mod tests;

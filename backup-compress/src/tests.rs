@@ -9,6 +9,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::{Gzip, Zstd, decoder, recognise};
 
+mod frames;
+
 /// Longer than two gzip members, and no multiple of one.
 const SAMPLE_BYTES: usize = 2_500_001;
 

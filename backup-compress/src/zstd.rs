@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::ops::RangeInclusive;
 
-use backup_core::{Error, Result, Transform};
+use backup_core::{Error, FramedOutput, Result, Transform};
 use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, get_error_name,
-    is_error_kind,
-    zstd_sys::{ZSTD_EndDirective, ZSTD_ErrorCode},
+    CCtx, CParameter, DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, compress_bound,
+    get_error_name, is_error_kind, zstd_sys::ZSTD_ErrorCode,
 };
 
 use crate::feed::{Feed, READ_BYTES};
+use crate::row::{self, Shape};
 
 const STAGE: &str = "zstd";
 
@@ -18,19 +18,26 @@ const STAGE: &str = "zstd";
 /// same limit; a hostile file could otherwise ask for gigabytes.
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// More threads than this gain nothing and cost memory.
-const MAX_THREADS: usize = 64;
+/// Plain bytes in one frame: what has to be read, decrypted and decompressed to see one row.
+/// Shorter ones compress worse, since each begins with an empty window, and make a longer list.
+/// docs/decisions/frames.md has the figures.
+const FRAME_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of checksum that end a frame.
+const CHECKSUM_BYTES: usize = 4;
 
 /// zstd (RFC 8878), with a checksum of the content in every frame.
 ///
 /// Reading refuses a cut, a wrong checksum, and anything behind the last frame that is no further
 /// frame. Skippable frames are skipped.
 ///
+/// It writes one frame for every 16 MiB of input, on several threads; `zstd -d` and every other
+/// reader see one file, because frames one after the other *are* one file.
+///
 /// Memory: reading takes the window the writer chose, at most 128 MiB (2 MiB at level 3), and
-/// under 1 MiB beside it. Writing takes, with the window W of the level (2 MiB at level 3, 4 MiB
-/// at 6 and 9, 8 MiB from 16 on) and T > 1 threads, about (T + 2) × 4 W of input, up to as much
-/// again of output not yet taken, and T times the tables of the level (3 MiB at level 3, 90 MiB
-/// at 19). One thread takes W, the tables and a block.
+/// under 1 MiB beside it. Writing takes, with T threads, (T + 1) × 16 MiB of input, T times a
+/// frame's output, at most 16 MiB, and T times the tables of the level (3 MiB at level 3, 90 MiB
+/// at 19).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Zstd {
     /// 1 (fastest) to 19 (smallest).
@@ -63,24 +70,12 @@ impl Transform for Zstd {
     }
 
     fn encode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
-        let mut context = self.compressor()?;
-        let mut input = Feed::new(input);
-        let mut plain = vec![0; READ_BYTES];
-        let mut packed = vec![0; READ_BYTES];
-        loop {
-            // An error leaves the frame open: nobody can take what was written for complete.
-            let length = read(&mut input, &mut plain)?;
-            let last = length == 0;
-            let directive = if last {
-                ZSTD_EndDirective::ZSTD_e_end
-            } else {
-                ZSTD_EndDirective::ZSTD_e_continue
-            };
-            compress(&mut context, &plain[..length], directive, &mut packed, output)?;
-            if last {
-                return Ok(());
-            }
-        }
+        self.write(FRAME_BYTES, input, &mut FramedOutput::new(output))
+    }
+
+    fn encode_in_frames(&self, input: &mut dyn Read, output: &mut FramedOutput<'_>) -> Result<()> {
+        output.in_frames_of(FRAME_BYTES as u64);
+        self.write(FRAME_BYTES, input, output)
     }
 
     fn decode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
@@ -88,7 +83,7 @@ impl Transform for Zstd {
         let mut input = Feed::new(input);
         let mut packed = vec![0; READ_BYTES];
         let mut plain = vec![0; READ_BYTES];
-        let mut frames = Frames::default();
+        let mut frames = Standing::default();
         loop {
             let length = read(&mut input, &mut packed)?;
             if length == 0 {
@@ -115,26 +110,50 @@ impl Transform for Zstd {
 }
 
 impl Zstd {
-    fn compressor(&self) -> Result<CCtx<'static>> {
+    /// Writes frames of so many plain bytes.
+    pub(crate) fn write(
+        &self,
+        frame_bytes: usize,
+        input: &mut dyn Read,
+        output: &mut FramedOutput<'_>,
+    ) -> Result<()> {
         if !Self::LEVELS.contains(&self.level) {
             let message = format!("{} is no zstd level, 1 to 19 are", self.level);
             return Err(Error::usage(STAGE, message));
         }
-        let mut context = CCtx::try_create().ok_or_else(no_memory)?;
-        let workers = match self.threads.clamp(1, MAX_THREADS) {
-            // Without a worker thread zstd compresses right here, with a quarter of the memory.
-            1 => 0,
-            several => several as u32,
+        let shape = Shape {
+            stage: STAGE,
+            frame_bytes,
+            threads: self.threads,
+            per_thread: 1,
+            waiting: 1,
+            trailer_bytes: CHECKSUM_BYTES,
         };
-        for parameter in [
-            CParameter::CompressionLevel(self.level),
-            CParameter::ChecksumFlag(true),
-            CParameter::NbWorkers(workers),
-        ] {
+        let compressor = || {
+            let mut context = self.compressor();
+            move |plain: &[u8]| match &mut context {
+                Ok(context) => compress(context, plain),
+                Err(_) => Err(no_memory()),
+            }
+        };
+        row::write(shape, compressor, input, output)
+    }
+
+    fn compressor(&self) -> Result<CCtx<'static>> {
+        let mut context = CCtx::try_create().ok_or_else(no_memory)?;
+        for parameter in [CParameter::CompressionLevel(self.level), CParameter::ChecksumFlag(true)]
+        {
             context.set_parameter(parameter).map_err(failed)?;
         }
         Ok(context)
     }
+}
+
+/// One whole frame.
+fn compress(context: &mut CCtx<'_>, plain: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = Vec::with_capacity(compress_bound(plain.len()));
+    context.compress2(&mut frame, plain).map_err(failed)?;
+    Ok(frame)
 }
 
 fn decompressor() -> Result<DCtx<'static>> {
@@ -143,38 +162,16 @@ fn decompressor() -> Result<DCtx<'static>> {
     Ok(context)
 }
 
-/// Hands `plain` to zstd and writes what comes out; with the end directive, until all has.
-fn compress(
-    context: &mut CCtx<'_>,
-    plain: &[u8],
-    directive: ZSTD_EndDirective,
-    packed: &mut [u8],
-    output: &mut dyn Write,
-) -> Result<()> {
-    let ending = matches!(directive, ZSTD_EndDirective::ZSTD_e_end);
-    let mut source = InBuffer::around(plain);
-    loop {
-        let mut target = OutBuffer::around(&mut *packed);
-        let left = context.compress_stream2(&mut target, &mut source, directive).map_err(failed)?;
-        let made = target.pos();
-        write(output, &packed[..made])?;
-        let done = if ending { left == 0 } else { source.pos() == plain.len() };
-        if done {
-            return Ok(());
-        }
-    }
-}
-
 /// Where in the row of frames reading stands.
 #[derive(Default)]
-struct Frames {
+struct Standing {
     /// Whole frames behind us.
     complete: u64,
     /// Whether a frame was begun and not ended.
     inside: bool,
 }
 
-impl Frames {
+impl Standing {
     fn advance(&mut self, hint: usize, taken: usize) {
         if hint == 0 {
             // Between frames zstd says 0 again for an empty call; only a frame takes bytes.

@@ -105,6 +105,12 @@ impl Copies {
         members.into_iter().map(|member| Arc::clone(&member.storage)).collect()
     }
 
+    /// The same, of one storage alone.
+    pub(crate) fn only(&self, storage: &Arc<dyn Storage>) -> Self {
+        let alone = Self::new(Arc::clone(storage), Vec::new());
+        Self { also_kept: self.also_kept, finished: self.finished, ..alone }
+    }
+
     pub(crate) fn go_on_with(&self, storage: &Arc<dyn Storage>) {
         let index = self.members.iter().position(|other| Arc::ptr_eq(&other.storage, storage));
         if let Some(index) = index {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pipeline::Stage;
-use crate::{Error, ErrorKind, Part, Result, Transform};
+use crate::{Error, ErrorKind, Part, PartContents, Result, Transform};
 
 /// The transforms that can be undone here, by the names that manifests record.
 #[derive(Clone, Default)]
@@ -50,5 +50,21 @@ impl Decoders {
     /// The inverses of a part's transforms, in the order of reading.
     pub(crate) fn stages(&self, part: &Part) -> Result<Vec<Stage>> {
         part.transforms.iter().rev().map(|name| self.get(name).map(Stage::decode)).collect()
+    }
+
+    /// The same; where `recorded` lists frames, the last stage fails when they are others.
+    pub(crate) fn stages_checking(
+        &self,
+        part: &Part,
+        recorded: Option<&PartContents>,
+    ) -> Result<Vec<Stage>> {
+        let mut stages = self.stages(part)?;
+        let frames = recorded.and_then(|recorded| Some((recorded.frames.clone()?, recorded.bytes)));
+        if let (Some((frames, plain)), Some(innermost)) = (frames, part.transforms.first()) {
+            stages.pop();
+            let innermost = self.get(innermost)?;
+            stages.push(Stage::decode_checking(innermost, Arc::new(frames), plain));
+        }
+        Ok(stages)
     }
 }

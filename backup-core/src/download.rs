@@ -52,6 +52,8 @@ pub(crate) struct Wanted {
     pub(crate) key: String,
     /// What it is, where that is known: a stream that ends before its size is broken.
     pub(crate) expected: Option<Digest>,
+    /// What to read of it.
+    pub(crate) range: ByteRange,
     pub(crate) patience: Patience,
     pub(crate) context: Option<Context>,
 }
@@ -66,7 +68,7 @@ pub(crate) struct Download {
     pub(crate) came_from: Vec<String>,
     stream: Option<Box<dyn SourceStream>>,
     /// The version that is read, once it was chosen: a download that goes on reads the same.
-    version: Option<Chosen>,
+    pub(crate) version: Option<Chosen>,
     /// Whether a byte came since the stream was opened.
     flowing: bool,
     offset: u64,
@@ -81,18 +83,23 @@ impl Download {
     /// # Errors
     /// Those of the last copy.
     pub(crate) async fn open(wanted: Wanted) -> Result<Self> {
+        Self::open_version(wanted, None).await
+    }
+
+    /// As `open`; the version to read from the first copy was chosen before.
+    pub(crate) async fn open_version(wanted: Wanted, version: Option<Chosen>) -> Result<Self> {
         let mut left = wanted.copies.of(&wanted.key);
         left.reverse();
         let storage = left.pop().unwrap_or_else(|| Arc::clone(wanted.copies.current()));
         let mut download = Self {
+            offset: wanted.range.offset,
             wanted,
             storage,
             left,
             came_from: Vec::new(),
             stream: None,
-            version: None,
+            version,
             flowing: false,
-            offset: 0,
             tries: 0,
             last_byte: Instant::now(),
         };
@@ -129,7 +136,9 @@ impl Download {
     }
 
     async fn connect(&mut self) -> Result<()> {
-        let range = ByteRange { offset: self.offset, length: None };
+        let ByteRange { offset: start, length } = self.wanted.range;
+        let length = length.map(|length| length.saturating_sub(self.offset - start));
+        let range = ByteRange { offset: self.offset, length };
         let storage = Arc::clone(&self.storage);
         let version = self.version().await;
         let opening = version.open(storage.as_ref(), &self.wanted.key, range);
@@ -189,7 +198,12 @@ impl Download {
     /// An end before the known size. Only when a fresh stream gives nothing either, it really
     /// is the end of what is stored.
     fn is_cut_off(&self) -> bool {
-        self.flowing && self.wanted.expected.as_ref().is_some_and(|whole| self.offset < whole.bytes)
+        let ByteRange { offset: start, length } = self.wanted.range;
+        let end = match length {
+            Some(length) => Some(start + length),
+            None => self.wanted.expected.as_ref().map(|whole| whole.bytes),
+        };
+        self.flowing && end.is_some_and(|end| self.offset < end)
     }
 
     fn may_try_again(&self) -> bool {

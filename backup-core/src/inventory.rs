@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FilesContents, Result};
+use crate::{Error, FilesContents, Frames, Result};
 
 /// The number of the newest contents format this version reads and the one it writes.
 pub const CONTENTS_FORMAT: u32 = 1;
@@ -57,6 +57,10 @@ pub struct PartContents {
     /// What the source learned about the data.
     #[serde(default)]
     pub inventory: Inventory,
+    /// The frames of what the first transform made of it; `None` where it makes none, and in older
+    /// backups. With them it can be read at any place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Frames>,
 }
 
 /// What a source found in its data. Empty where a source knows nothing.

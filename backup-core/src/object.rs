@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::copies::Copies;
 use crate::download::{Download, Patience, Wanted};
 use crate::pipeline::Context;
-use crate::{Digest, Digester, Error, ErrorKind, Result, Source, SourceStream, Storage};
+use crate::{ByteRange, Digest, Digester, Error, ErrorKind, Result, Source, SourceStream, Storage};
 
 /// Largest object that [`read_small`] takes, in bytes: manifests, contents, globals.
 pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
@@ -19,7 +19,7 @@ pub const SMALL_OBJECT_BYTES: u64 = 64 << 20;
 /// ones, so nothing downstream ever commits them. A broken download goes on from where it
 /// stood, as [`Patience`] says.
 pub struct StoredObject {
-    wanted: Wanted,
+    pub(crate) wanted: Wanted,
 }
 
 impl StoredObject {
@@ -36,8 +36,8 @@ impl StoredObject {
     /// An object that several storages hold, byte for byte the same: when one fails, also in the
     /// middle, the next one goes on.
     pub(crate) fn in_copies(copies: Copies, key: String, expected: Option<Digest>) -> Self {
-        let patience = Patience::default();
-        Self { wanted: Wanted { copies, key, expected, patience, context: None } }
+        let (range, patience) = (ByteRange::ALL, Patience::default());
+        Self { wanted: Wanted { copies, key, expected, range, patience, context: None } }
     }
 
     /// Tries a broken download again as long as `patience` says.
@@ -74,7 +74,7 @@ impl Source for StoredObject {
 }
 
 /// A part that a manifest promises and that isn't there is damage.
-fn missing_is_damage(error: Error, expected: Option<&Digest>) -> Error {
+pub(crate) fn missing_is_damage(error: Error, expected: Option<&Digest>) -> Error {
     match (error.kind(), expected) {
         (ErrorKind::NotFound, Some(_)) => error.with_kind(ErrorKind::Damaged),
         _ => error,

@@ -51,10 +51,10 @@ pub struct BackupReader {
     folder: String,
     manifest: Manifest,
     manifest_json: Vec<u8>,
-    copies: Copies,
-    decoders: Decoders,
+    pub(crate) copies: Copies,
+    pub(crate) decoders: Decoders,
     patience: Patience,
-    context: Option<Context>,
+    pub(crate) context: Option<Context>,
     /// Keeps the copies from being pruned as long as any clone of this reads them.
     _mark: Option<Arc<ReaderMark>>,
 }

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::Result;
+use crate::{FramedOutput, ReadAt, Result};
 
 /// A reversible filter over a stream, such as compression or encryption.
 ///
@@ -67,4 +67,30 @@ pub trait Transform: Send + Sync {
     /// As for `encode`, and when the input is damaged, cut, or can't be opened with the keys
     /// at hand; the error names which.
     fn decode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()>;
+
+    /// As `encode`, and tells where the frames end in what it writes, where it writes any.
+    ///
+    /// A frame decodes by itself, with `decode`, to its plain bytes: as many as were announced by
+    /// [`FramedOutput::in_frames_of`], in the last one what is left. All frames in a row are what
+    /// was written. As it stands, there are none.
+    ///
+    /// # Errors
+    /// As for `encode`.
+    fn encode_in_frames(&self, input: &mut dyn Read, output: &mut FramedOutput<'_>) -> Result<()> {
+        self.encode(input, output)
+    }
+
+    /// The plain bytes of encoded ones, to be read at any place; `None` where that can't be done
+    /// with these, and they have to be decoded from their beginning. As it stands, always.
+    ///
+    /// What is read is what `decode` would give, but **not authentic**, also where `decode` would
+    /// have noticed damage at the end: whoever calls this checks every byte against a digest
+    /// before it is used. In doubt about the layout it is `None`.
+    ///
+    /// # Errors
+    /// When the input can't be read, or not be opened with the keys at hand.
+    fn decode_at(&self, input: Box<dyn ReadAt>) -> Result<Option<Box<dyn ReadAt>>> {
+        drop(input);
+        Ok(None)
+    }
 }

@@ -18,9 +18,11 @@
 /// The stage that errors of this crate name.
 pub(crate) const STAGE: &str = "openpgp";
 
+mod anywhere;
 mod authenticator;
 mod bridge;
 mod certificate;
+mod chunked;
 mod ends;
 mod hmac_seal;
 mod keyring;

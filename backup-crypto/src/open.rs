@@ -26,7 +26,7 @@ use crate::keyring::{Keyring, Sealed};
 const MAX_SMALL_PACKET_BYTES: u32 = 64 * 1024;
 
 /// The most packets before the encrypted data; each may cost a key derivation.
-const MAX_SMALL_PACKETS: usize = 64;
+pub(crate) const MAX_SMALL_PACKETS: usize = 64;
 
 /// Text before and around the armor, at most.
 const MAX_ARMOR_HEADER_BYTES: usize = 64 * 1024;
@@ -35,7 +35,7 @@ const MAX_ARMOR_HEADER_BYTES: usize = 64 * 1024;
 const MAX_LAYERS: usize = 4;
 
 /// Block size of the widest cipher, and the two bytes after it that repeat its end.
-const PREFIX_BYTES: usize = 18;
+pub(crate) const PREFIX_BYTES: usize = 18;
 
 /// Opens the message that `inlet` holds from its first to its last byte.
 pub(crate) fn open(mut inlet: Inlet, outlet: &mut Outlet, keyring: &Keyring) -> Result<()> {
@@ -82,34 +82,44 @@ fn open_packets(
 ) -> Result<()> {
     let mut sealed = Vec::new();
     for _ in 0..MAX_SMALL_PACKETS {
-        let header = PacketHeader::try_from_reader(&mut *packets).map_err(cut_or_damaged)?;
-        match header.tag() {
-            Tag::PublicKeyEncryptedSessionKey => {
-                let body = small_body(header, packets)?;
-                // One of a kind we do not know may be skipped: another may open the message.
-                let packet = PublicKeyEncryptedSessionKey::try_from_reader(header, &body[..]);
-                sealed.extend(packet.ok().map(Sealed::ToKey));
-            }
-            Tag::SymKeyEncryptedSessionKey => {
-                let body = small_body(header, packets)?;
-                let packet = SymKeyEncryptedSessionKey::try_from_reader(header, &body[..]);
-                sealed.extend(packet.ok().map(Sealed::ToPassphrase));
-            }
-            Tag::Marker | Tag::Padding => {
-                small_body(header, packets)?;
-            }
-            Tag::SymEncryptedProtectedData | Tag::GnupgAeadData => {
-                let body = PacketBodyReader::new(header, packets).map_err(cut_or_damaged)?;
-                return open_data(header.tag(), body, &sealed, outlet, keyring);
-            }
-            Tag::SymEncryptedData => return Err(unprotected()),
-            Tag::LiteralData | Tag::CompressedData | Tag::OnePassSignature | Tag::Signature => {
-                return Err(Error::damaged(STAGE, "the OpenPGP message is not encrypted"));
-            }
-            _ => return Err(no_message()),
+        if let Some(header) = next_packet(packets, &mut sealed)? {
+            let body = PacketBodyReader::new(header, packets).map_err(cut_or_damaged)?;
+            return open_data(header.tag(), body, &sealed, outlet, keyring);
         }
     }
     Err(Error::damaged(STAGE, format!("more than {MAX_SMALL_PACKETS} packets precede the data")))
+}
+
+/// Reads a packet before the encrypted data, and keeps the session key in it; or the header of
+/// the data itself, which it gives.
+pub(crate) fn next_packet(
+    packets: &mut (impl BufRead + Debug),
+    sealed: &mut Vec<Sealed>,
+) -> Result<Option<PacketHeader>> {
+    let header = PacketHeader::try_from_reader(&mut *packets).map_err(cut_or_damaged)?;
+    match header.tag() {
+        Tag::PublicKeyEncryptedSessionKey => {
+            let body = small_body(header, packets)?;
+            // One of a kind we do not know may be skipped: another may open the message.
+            let packet = PublicKeyEncryptedSessionKey::try_from_reader(header, &body[..]);
+            sealed.extend(packet.ok().map(Sealed::ToKey));
+        }
+        Tag::SymKeyEncryptedSessionKey => {
+            let body = small_body(header, packets)?;
+            let packet = SymKeyEncryptedSessionKey::try_from_reader(header, &body[..]);
+            sealed.extend(packet.ok().map(Sealed::ToPassphrase));
+        }
+        Tag::Marker | Tag::Padding => {
+            small_body(header, packets)?;
+        }
+        Tag::SymEncryptedProtectedData | Tag::GnupgAeadData => return Ok(Some(header)),
+        Tag::SymEncryptedData => return Err(unprotected()),
+        Tag::LiteralData | Tag::CompressedData | Tag::OnePassSignature | Tag::Signature => {
+            return Err(Error::damaged(STAGE, "the OpenPGP message is not encrypted"));
+        }
+        _ => return Err(no_message()),
+    }
+    Ok(None)
 }
 
 fn small_body(header: PacketHeader, packets: &mut (impl BufRead + Debug)) -> Result<Vec<u8>> {
@@ -146,7 +156,8 @@ fn open_data(
             PlainSessionKey::V6 { .. } => false,
         })?;
         let (alg, aead, chunk) = (config.sym_alg, config.aead, config.chunk_size);
-        let decryptor = StreamDecryptor::gnupg_aead(alg, aead, chunk, raw(&key), &config.iv, body);
+        let decryptor =
+            StreamDecryptor::gnupg_aead(alg, aead, chunk, raw_session_key(&key), &config.iv, body);
         return copy_plaintext(decryptor.map_err(malformed)?, outlet);
     }
     match Seipd::try_from_reader(&mut body).map_err(malformed)? {
@@ -157,7 +168,7 @@ fn open_data(
             let PlainSessionKey::V3_4 { sym_alg, .. } = key else { return Err(no_message()) };
             let source = Cursor::new(prefix).chain(body);
             let mode = Seipdv1ReadMode::Streaming;
-            let decryptor = StreamDecryptor::v1(sym_alg, mode, raw(&key), source);
+            let decryptor = StreamDecryptor::v1(sym_alg, mode, raw_session_key(&key), source);
             copy_plaintext(decryptor.map_err(malformed)?, outlet)
         }
         Seipd::V2 { sym_alg, aead, chunk_size, salt } => {
@@ -166,13 +177,14 @@ fn open_data(
                 sealed,
                 |key| matches!(key, PlainSessionKey::V6 { key } if key.len() == size),
             )?;
-            let decryptor = StreamDecryptor::v2(sym_alg, aead, chunk_size, &salt, raw(&key), body);
+            let decryptor =
+                StreamDecryptor::v2(sym_alg, aead, chunk_size, &salt, raw_session_key(&key), body);
             copy_plaintext(decryptor.map_err(malformed)?, outlet)
         }
     }
 }
 
-fn raw(key: &PlainSessionKey) -> &[u8] {
+pub(crate) fn raw_session_key(key: &PlainSessionKey) -> &[u8] {
     match key {
         PlainSessionKey::V3_4 { key, .. }
         | PlainSessionKey::V5 { key }
@@ -182,7 +194,7 @@ fn raw(key: &PlainSessionKey) -> &[u8] {
 
 /// Whether the key decrypts the start of the data to a block whose last two bytes come twice. A
 /// wrong key does so once in 65,536 times, and fails at the end of the message instead.
-fn passes_quick_check(key: &PlainSessionKey, prefix: &[u8; PREFIX_BYTES]) -> bool {
+pub(crate) fn passes_quick_check(key: &PlainSessionKey, prefix: &[u8; PREFIX_BYTES]) -> bool {
     let PlainSessionKey::V3_4 { sym_alg, key } = key else { return false };
     let block = sym_alg.block_size();
     if key.len() != sym_alg.key_size() || !matches!(block, 8 | 16) {

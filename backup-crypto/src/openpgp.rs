@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use backup_core::{Error, Result, Transform};
+use backup_core::{Error, ReadAt, Result, Transform};
 use pgp::composed::{MessageBuilder, RawSessionKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::crypto::sym::SymmetricKeyAlgorithm;
@@ -15,7 +15,7 @@ use rand::rngs::OsRng;
 use crate::ends::End;
 use crate::keyring::Keyring;
 use crate::recipient::EncryptTo;
-use crate::{Passphrase, Recipient, STAGE, SecretKey, bridge, open};
+use crate::{Passphrase, Recipient, STAGE, SecretKey, anywhere, bridge, open};
 
 /// Bytes hashed to turn a passphrase into a key, in OpenPGP's one-byte notation: 65,011,712, the
 /// most there is. It costs an attacker, and us once per part, about a tenth of a second.
@@ -38,6 +38,9 @@ const CHUNK_BYTES: u32 = 1024 * 1024;
 ///
 /// `decode` hands out plaintext before its integrity is known, as the trait says it may; `Ok`
 /// comes only after the modification detection code at the end was right.
+///
+/// Messages as it writes them can also be read at any place. What comes out then was not checked
+/// (the code at the end covers all of the message), and must be compared with a digest.
 ///
 /// Memory: under 8 MiB in either direction, whatever the length.
 ///
@@ -180,5 +183,9 @@ impl Transform for OpenPgp {
 
     fn decode(&self, input: &mut dyn Read, output: &mut dyn Write) -> Result<()> {
         bridge::run(input, output, |inlet, outlet| open::open(inlet, outlet, &self.keyring))
+    }
+
+    fn decode_at(&self, input: Box<dyn ReadAt>) -> Result<Option<Box<dyn ReadAt>>> {
+        anywhere::open_at(input, &self.keyring)
     }
 }

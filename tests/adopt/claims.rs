@@ -75,6 +75,7 @@ fn file(body: &[u8], source: Arc<dyn Source>) -> LegacyFile {
             bytes,
             sha256,
             inventory: Inventory::default(),
+            frames: None,
         },
         notes: Vec::new(),
     }

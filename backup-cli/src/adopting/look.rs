@@ -82,6 +82,7 @@ impl Adopting<'_> {
                 bytes: plain.digest.bytes,
                 sha256: plain.digest.sha256,
                 inventory: plain.inventory,
+                frames: None,
             },
             notes,
         };

@@ -256,6 +256,7 @@ async fn write_parts(
             bytes: outcome.read.bytes,
             sha256: outcome.read.sha256,
             inventory: outcome.findings.inventory,
+            frames: outcome.frames,
         });
     }
     Ok(())

@@ -37,7 +37,9 @@ pub use pipe::{PipeReader, PipeReceiver, PipeSender, PipeWriter, pipe};
 pub use progress::{Context, Event, Progress, Silent};
 pub use stage::Stage;
 
-use crate::{Committed, Digest, Digester, Error, ErrorKind, Findings, Result, Sink, Source};
+use crate::{
+    Committed, Digest, Digester, Error, ErrorKind, Findings, Frames, Result, Sink, Source,
+};
 pub(crate) use fanout::within;
 use fanout::{Ready, Written};
 
@@ -145,6 +147,9 @@ pub struct Outcome {
     pub written: Digest,
     /// What the source learned.
     pub findings: Findings,
+    /// The frames of what the first stage wrote, where it makes any: those of a later one are
+    /// not frames of what came out of the source.
+    pub frames: Option<Frames>,
     /// What became of each sink, in the order of the flow. Enough of them are `Ok`.
     pub sinks: Vec<Result<Committed>>,
 }
@@ -162,15 +167,18 @@ pub async fn run(flow: Flow, context: &Context) -> Result<Outcome> {
         .progress
         .event(Event::PartStarted { part: &flow.part, estimated_bytes: flow.estimated_bytes });
     let (first, mut output) = pipe();
-    let mut workers: JoinSet<Result<Option<SourceEnd>>> = JoinSet::new();
+    let mut workers: JoinSet<Result<Ended>> = JoinSet::new();
     {
         let (source, limits, context) = (Arc::clone(&flow.source), flow.limits, context.clone());
-        workers.spawn(async move { pump(source, first, limits, &context).await.map(Some) });
+        workers.spawn(async move { pump(source, first, limits, &context).await });
     }
-    for stage in flow.stages.clone() {
+    for (index, stage) in flow.stages.iter().cloned().enumerate() {
         let (sender, receiver) = pipe();
         let input = std::mem::replace(&mut output, receiver);
-        workers.spawn_blocking(move || stage.work(input, sender).map(|()| None));
+        workers.spawn_blocking(move || {
+            let frames = stage.work(input, sender)?;
+            Ok(Ended::Stage(frames.filter(|_| index == 0)))
+        });
     }
     let fan_out =
         fanout::fan_out(output, &flow.sinks, &flow.key, flow.policy, flow.limits, context);
@@ -178,10 +186,17 @@ pub async fn run(flow: Flow, context: &Context) -> Result<Outcome> {
     judge(&flow, upstream, written, context).await
 }
 
-/// What the source's task brings home.
+/// What a task or a thread brings home.
+enum Ended {
+    Source(Digest, Box<Findings>),
+    Stage(Option<Frames>),
+}
+
+/// What all of them brought home.
 struct SourceEnd {
     digest: Digest,
     findings: Findings,
+    frames: Option<Frames>,
 }
 
 /// Reads the source to its end and sends everything on.
@@ -190,7 +205,7 @@ async fn pump(
     output: PipeSender,
     limits: Limits,
     context: &Context,
-) -> Result<SourceEnd> {
+) -> Result<Ended> {
     let silent = |_| {
         let seconds = limits.source_stall.as_secs_f32();
         Error::failed(source.name().to_owned(), format!("sent nothing for {seconds} s"))
@@ -212,26 +227,27 @@ async fn pump(
     }
     let findings = stream.findings();
     output.end().await?;
-    Ok(SourceEnd { digest: digester.finish(), findings })
+    Ok(Ended::Source(digester.finish(), Box::new(findings)))
 }
 
 /// Waits for source and stages; of several failures the first real one counts.
-async fn join(mut workers: JoinSet<Result<Option<SourceEnd>>>) -> Result<SourceEnd> {
+async fn join(mut workers: JoinSet<Result<Ended>>) -> Result<SourceEnd> {
     let mut end = None;
+    let mut frames = None;
     let mut cause: Option<Error> = None;
     while let Some(joined) = workers.join_next().await {
         let result = joined.unwrap_or_else(|panicked| {
             Err(Error::failed("pipeline", "a stage died").caused_by(panicked))
         });
         match result {
-            Ok(Some(source_end)) => end = Some(source_end),
-            Ok(None) => {}
+            Ok(Ended::Source(digest, findings)) => end = Some((digest, findings)),
+            Ok(Ended::Stage(noted)) => frames = frames.or(noted),
             Err(error) => cause = Some(worse(cause, error)),
         }
     }
     match (cause, end) {
         (Some(error), _) => Err(error),
-        (None, Some(end)) => Ok(end),
+        (None, Some((digest, findings))) => Ok(SourceEnd { digest, findings: *findings, frames }),
         (None, None) => Err(Error::failed("pipeline", "the source ended without a word")),
     }
 }
@@ -303,7 +319,8 @@ async fn commit(
         read: end.digest.bytes,
         written: written.bytes,
     });
-    Ok(Outcome { read: end.digest, written, findings: end.findings, sinks })
+    let SourceEnd { digest: read, findings, frames } = end;
+    Ok(Outcome { read, written, findings, frames, sinks })
 }
 
 async fn abort_all(

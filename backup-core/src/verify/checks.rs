@@ -7,7 +7,7 @@ use super::{
     Check, Inspector, Inspectors, Level, ListedPart, SIGNATURE_CHECK, Stored, VerifyReport,
 };
 use crate::layout::{RESTORE_NOTE, SHA256SUMS};
-use crate::pipeline::{self, Context, Event, Progress};
+use crate::pipeline::{self, Context, Event, Flow, Progress};
 use crate::read::{BackupReader, Origin};
 use crate::{
     Authenticate, Contents, Discard, Error, ErrorKind, Inventory, Part, PartContents, PartRole,
@@ -151,7 +151,9 @@ impl Checking<'_> {
             inspectors(ListedPart { manifest: self.reader.manifest(), part }, inventory);
         let sink =
             inspector.as_ref().map_or_else(|| Arc::new(Discard) as Arc<dyn Sink>, |i| i.sink());
-        let outcome = pipeline::run(self.reader.flow(part, contents, sink)?, context).await?;
+        let flow = self.reader.flow(part, contents, sink)?;
+        let stages = self.reader.decoders.stages_checking(part, recorded)?;
+        let outcome = pipeline::run(Flow { stages, ..flow }, context).await?;
         let found = inspector.and_then(|inspector: Box<dyn Inspector>| inspector.inventory());
         check_rows(part, recorded, found.as_ref())?;
         Ok(outcome.written.bytes)

@@ -8,6 +8,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use crate::{OpenPgp, Passphrase};
 
+mod anywhere;
 mod authenticate;
 mod damage;
 mod ends;

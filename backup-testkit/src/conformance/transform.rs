@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicUsize;
 
-use backup_core::{Result, Transform};
+use backup_core::{Digest, FramedOutput, Frames, Result, Transform};
+use bytes::Bytes;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::ends::{
@@ -17,6 +18,8 @@ use crate::{random, text};
 const SAMPLES: usize = 20;
 /// Input of the check that a transform streams, in bytes.
 const STREAM_BYTES: usize = 48 * 1024 * 1024;
+/// Input of the check of frames, in bytes: enough for more than one of 16 MiB.
+const FRAMED_BYTES: usize = 33 * 1024 * 1024 + 5;
 
 /// Checks `transform`, with 20 cases of each kind of damage (always the same ones):
 ///
@@ -26,7 +29,9 @@ const STREAM_BYTES: usize = 48 * 1024 * 1024;
 ///   written until then does not decode as if it were complete,
 /// - cut, foreign or extended input is refused; with a flipped bit it is refused, or gives
 ///   the original bytes; nothing panics,
-/// - it streams: output begins before input ends.
+/// - it streams: output begins before input ends,
+/// - the frames it tells of are those it wrote, and decode each on its own,
+/// - what it lets be read at any place is what `decode` gives.
 ///
 /// Takes seconds for a quick transform.
 ///
@@ -61,7 +66,9 @@ impl Checks<'_> {
         self.flips()?;
         self.more_than_there_should_be()?;
         self.foreign_input()?;
-        self.streams()
+        self.streams()?;
+        self.frames()?;
+        self.any_place()
     }
 
     fn encode(&self, plain: &[u8]) -> Result<Vec<u8>> {
@@ -242,6 +249,81 @@ impl Checks<'_> {
         let encoded = streams_through(&plain, "encode", |i, o| self.transform.encode(i, o))?;
         let decoded = streams_through(&encoded, "decode", |i, o| self.transform.decode(i, o))?;
         require_same(&decoded, &plain, "48 MiB there and back")
+    }
+
+    fn frames(&self) -> Result<()> {
+        for size in SIZES.into_iter().chain([FRAMED_BYTES]) {
+            let plain = text(11, size);
+            let mut encoded = Vec::new();
+            let mut output = FramedOutput::new(&mut encoded);
+            let done = self.transform.encode_in_frames(&mut &plain[..], &mut output);
+            done.must(format!("encode {size} bytes in frames"))?;
+            let frames = output.finish();
+            let decoded = self
+                .try_decode(&encoded, "what was encoded in frames")?
+                .must(format!("decode {size} bytes that were encoded in frames"))?;
+            require_same(&decoded, &plain, format!("{size} bytes there in frames and back"))?;
+            if let Some(frames) = frames {
+                self.frames_are(&frames, &plain, &encoded)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frames_are(&self, frames: &Frames, plain: &[u8], encoded: &[u8]) -> Result<()> {
+        let size = plain.len();
+        require(frames.fit(size as u64), || {
+            let (count, each) = (frames.list.len(), frames.plain_bytes);
+            format!("as many frames as {size} bytes need, not {count} of {each}")
+        })?;
+        require(frames.encoded_bytes() == encoded.len() as u64, || {
+            format!("the frames of {size} bytes are all that was written")
+        })?;
+        let mut rest = encoded;
+        // They fit, so none is empty.
+        let pieces = plain.chunks(frames.plain_bytes as usize).chain([&plain[..0]]);
+        for (frame, piece) in frames.list.iter().zip(pieces) {
+            let (bytes, behind) = rest.split_at(frame.bytes as usize);
+            rest = behind;
+            require(Digest::of(bytes) == *frame, || {
+                format!("a frame's digest is that of its bytes, of {size} bytes")
+            })?;
+            let decoded = self.try_decode(bytes, "a frame")?.must("decode a frame on its own")?;
+            require_same(&decoded, piece, format!("a frame of {size} bytes on its own"))?;
+        }
+        Ok(())
+    }
+
+    fn any_place(&self) -> Result<()> {
+        let mut rng = StdRng::seed_from_u64(12);
+        for size in SIZES {
+            let plain = random(12, size);
+            let encoded: Bytes = self.encode(&plain)?.into();
+            let opened = self.transform.decode_at(Box::new(encoded));
+            let Some(there) = opened.must(format!("open {size} bytes at any place"))? else {
+                continue;
+            };
+            let end = size as u64;
+            require(there.length() == end, || {
+                format!("{size} bytes at any place are as many, not {}", there.length())
+            })?;
+            let mut ranges =
+                vec![0..end, 0..0, end..end, 0..end.min(1), end.saturating_sub(1)..end];
+            for _ in 0..SAMPLES {
+                let (a, b) = (rng.gen_range(0..=end), rng.gen_range(0..=end));
+                ranges.push(a.min(b)..a.max(b));
+            }
+            for range in ranges {
+                let what = format!("bytes {} to {} of {size}", range.start, range.end);
+                let read = there.read_at(range.clone()).must(format!("read {what}"))?;
+                let wanted = &plain[range.start as usize..range.end as usize];
+                require_same(&read, wanted, what)?;
+            }
+            require(there.read_at(0..end + 1).is_err(), || {
+                format!("a range past the end of {size} bytes is an error")
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 
-use backup_core::{Digester, Error, Result, Transform};
+use backup_core::{Digester, Error, FramedOutput, MAX_FRAME_BYTES, ReadAt, Result, Transform};
+use bytes::Bytes;
 
 use super::super::{transform, transform_in_full};
 use super::assert_found;
@@ -28,6 +29,9 @@ enum Flaw {
     LosesTheEmptyOne,
     DottedExtension,
     HalfOfTwo,
+    TooFewFrames,
+    CutFrames,
+    WrongPlace,
 }
 
 /// Frames of up to 64 KiB behind a length, an empty one at the end, then the digest.
@@ -189,6 +193,37 @@ impl Transform for Framed {
         }
         self.run_decode(input, output)
     }
+
+    fn encode_in_frames(&self, input: &mut dyn Read, output: &mut FramedOutput<'_>) -> Result<()> {
+        match self.0 {
+            Flaw::TooFewFrames => output.in_frames_of(1024),
+            Flaw::CutFrames => {
+                let (mut plain, mut encoded) = (Vec::new(), Vec::new());
+                input.read_to_end(&mut plain).map_err(failed)?;
+                self.encode(&mut &plain[..], &mut encoded)?;
+                output.in_frames_of(FRAME_BYTES as u64);
+                let count = plain.len().div_ceil(FRAME_BYTES).max(1);
+                for piece in encoded.chunks(encoded.len().div_ceil(count)) {
+                    self.put(output, piece)?;
+                    output.end_frame();
+                }
+                return Ok(());
+            }
+            _ => output.in_frames_of(MAX_FRAME_BYTES),
+        }
+        self.encode(input, output)?;
+        output.end_frame();
+        Ok(())
+    }
+
+    fn decode_at(&self, input: Box<dyn ReadAt>) -> Result<Option<Box<dyn ReadAt>>> {
+        let mut plain = Vec::new();
+        self.decode(&mut &input.read_at(0..input.length())?[..], &mut plain)?;
+        if self.0 == Flaw::WrongPlace {
+            plain.reverse();
+        }
+        Ok(Some(Box::new(Bytes::from(plain))))
+    }
 }
 
 #[test]
@@ -215,6 +250,9 @@ fn flawed_transforms_are_found() {
         (LosesTheEmptyOne, "must decode its own encoding of 0 bytes"),
         (DottedExtension, "one word without the dot"),
         (HalfOfTwo, "two encodings in a row"),
+        (TooFewFrames, "as many frames as"),
+        (CutFrames, "decode a frame on its own"),
+        (WrongPlace, "the first difference is at byte 0"),
     ] {
         assert_found(transform(&Framed(flaw)), words, &flaw);
     }
