@@ -2,6 +2,7 @@
 //! backups and from plain files. Struck at random moments nothing half-done can be seen, and no
 //! bytes of the backup stay on the disk.
 
+mod one_table;
 mod refused;
 mod safety;
 mod struck;

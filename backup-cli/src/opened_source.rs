@@ -8,7 +8,9 @@ use backup_core::{
     BackupReader, CatalogEntry, Contents, Decoders, Error, ErrorKind, Inventory, Origin, Part,
     PartRole, Result, Sink,
 };
-use backup_pg::{ArchiveCheck, ArchiveSummary, COMMIT_TIMEOUT, Globals};
+use backup_pg::{
+    ArchiveCheck, ArchiveSummary, COMMIT_TIMEOUT, Globals, SelectedArchive, Selection,
+};
 
 use crate::restoring::{CHUNK_TIMEOUT, RestoreOptions};
 use crate::{Content, Deployment, ForeignFile, RestoreFrom};
@@ -191,6 +193,43 @@ impl OpenedSource {
             }
             Kind::File { file, decoders } => run(file.flow(decoders, sink)?, context).await,
         }
+    }
+
+    /// Reads some tables of it into `sink`: of a backup that allows it no more than their bytes, each
+    /// checked; else all of it. Gives what one must know of what was not read.
+    ///
+    /// # Errors
+    /// As [`OpenedSource::read_into`].
+    pub async fn read_tables_into(
+        &self,
+        selection: &Selection,
+        sink: Arc<dyn Sink>,
+        context: &Context,
+    ) -> Result<Option<String>> {
+        let Some(tables) = self.tables_alone(selection).await? else {
+            self.read_into(sink, context).await?;
+            return Ok(None);
+        };
+        let name = self.backup().map(|(_, part, _)| format!("tables of {}", part.name));
+        let flow = Flow::new(name.unwrap_or_default(), Arc::new(tables), sink);
+        run(flow, context).await?;
+        let note = "of the backup only these tables were read, and checked; verify reads all of it";
+        Ok(Some(note.to_owned()))
+    }
+
+    /// Some tables, where they can be read without the others.
+    async fn tables_alone(&self, selection: &Selection) -> Result<Option<SelectedArchive>> {
+        let (Kind::Backup { reader, part, contents }, Some(inventory)) =
+            (&self.kind, self.inventory())
+        else {
+            return Ok(None);
+        };
+        if inventory.data_blocks.is_empty() {
+            return Ok(None);
+        }
+        let archive = reader.at_any_place(part, contents).await?;
+        let blocks = inventory.data_blocks.clone();
+        Ok(archive.map(|part| SelectedArchive::new(Arc::new(part), blocks, selection.clone())))
     }
 
     /// Reads and checks all of it, and keeps what it says it contains.

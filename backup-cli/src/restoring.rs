@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backup_core::pipeline::Context;
-use backup_core::{CatalogEntry, Error, Result};
+use backup_core::{CatalogEntry, Error, Result, Sink};
 use backup_pg::{PgRestore, Purpose, RestoreReport, Selection, TablespaceMap};
 
 use crate::config::Value;
@@ -158,10 +158,14 @@ impl Deployment {
     ) -> Result<RestoreSummary> {
         let sink = self.restore_sink(source, options, in_place).await?;
         let sink = sink.with_cancel(context.cancel.clone());
-        source.read_into(Arc::new(sink.clone()), context).await?;
+        let into: Arc<dyn Sink> = Arc::new(sink.clone());
+        let not_read = match &options.selection {
+            Some(selection) => source.read_tables_into(selection, into, context).await?,
+            None => source.read_into(into, context).await.map(|()| None)?,
+        };
         let missing = || Error::failed("restore", "it ended without a report; please report this");
         let mut summary = summary(source.label.clone(), sink.report().ok_or_else(missing)?);
-        summary.notes.extend(source.notes.iter().cloned());
+        summary.notes.extend(source.notes.iter().cloned().chain(not_read));
         Ok(summary)
     }
 

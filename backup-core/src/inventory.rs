@@ -85,6 +85,9 @@ pub struct Inventory {
     /// Digest of the large objects, made like that of a table: each with its id is a row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub large_objects_digest: Option<String>,
+    /// Where in the dump the data of its entries stands, in its order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data_blocks: Vec<DataBlock>,
     /// Extensions in the dump.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<String>,
@@ -204,6 +207,17 @@ pub struct DatabaseFacts {
     pub locale: Option<String>,
     /// Version of the collation library when the database was made.
     pub collation_version: Option<String>,
+}
+
+/// Where the data of one entry of a dump stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataBlock {
+    /// The entry's number in the dump's table of contents.
+    pub entry: i64,
+    /// Offset in the plain dump of the first byte behind the block's type and number.
+    pub start: u64,
+    /// Offset behind its last byte.
+    pub end: u64,
 }
 
 /// A table, and what of it is in the dump.

@@ -26,8 +26,8 @@ mod tools;
 
 pub use archive::{
     ARCHIVE_MAGIC, ArchiveCheck, ArchiveCompression, ArchiveHead, ArchiveHeader, ArchiveReader,
-    ArchiveSummary, ArchiveVersion, MAX_TOC_BYTES, RowKey, Section, SelectedPart, Selection, Toc,
-    TocEntry,
+    ArchiveSummary, ArchiveVersion, MAX_TOC_BYTES, RowKey, Section, SelectedArchive, SelectedPart,
+    Selection, Toc, TocEntry,
 };
 pub use connect::Connection;
 pub use database::{DatabasePlan, TablespaceMap, database_facts, plan_database};

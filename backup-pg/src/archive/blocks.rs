@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use backup_core::Result;
+use backup_core::{DataBlock, Result};
 
 use super::digest::{HashSum, ObjectDigest, RowKey};
 use super::fields::{MAX_INT_BYTES, damaged, int_of};
@@ -60,6 +60,8 @@ pub(super) struct Walked {
     pub objects_sum: Option<HashSum>,
     /// The key of the digests.
     pub key: Option<RowKey>,
+    /// Where the blocks stand, in their order.
+    pub blocks: Vec<DataBlock>,
 }
 
 /// Walks the data blocks behind a table of contents.
@@ -314,11 +316,16 @@ impl Blocks {
             ));
         }
         let rows = self.promises.iter().filter_map(|p| Some((p.dump_id, p.kept?))).collect();
+        let block = |span: &BlockSpan| {
+            Some(DataBlock { entry: span.dump_id, start: span.start, end: span.end? })
+        };
+        let blocks = self.spans.iter().filter_map(block).collect();
         Ok(Walked {
             rows,
             large_objects: self.large_objects,
             objects_sum: (self.key.is_some() && !self.unread_objects).then_some(self.objects_sum),
             key: self.key,
+            blocks,
         })
     }
 }

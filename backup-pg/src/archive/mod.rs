@@ -19,6 +19,7 @@ mod pattern;
 mod rewrite;
 mod rows;
 mod select;
+mod selected;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use head_only::ArchiveHead;
 pub(crate) use rewrite::{NewHead, rewrite_head};
 pub(crate) use select::{Present, SETTINGS, belongs_to_others, is_relation, list_of, select};
 pub use select::{SelectedPart, Selection};
+pub use selected::SelectedArchive;
 pub use summary::ArchiveSummary;
 pub use toc::{ArchiveCompression, ArchiveHeader, ArchiveVersion, Section, Toc, TocEntry};
 

@@ -118,15 +118,7 @@ pub(crate) struct Selected {
 /// `Usage` when a pattern matches nothing, `Refused` when something is needed that is neither chosen
 /// nor in the database.
 pub(crate) fn select(toc: &Toc, selection: &Selection, present: &Present) -> Result<Selected> {
-    let mut chooser = Chooser {
-        by_id: toc.entries.iter().map(|entry| (entry.dump_id, entry)).collect(),
-        toc,
-        what: selection.what,
-        present,
-        relations: BTreeSet::new(),
-        entries: BTreeSet::new(),
-        notes: Vec::new(),
-    };
+    let mut chooser = Chooser::new(toc, selection.what, present);
     chooser.match_patterns(&selection.tables)?;
     chooser.add_partitions_and_sequences();
     chooser.take_entries()?;
@@ -135,6 +127,24 @@ pub(crate) fn select(toc: &Toc, selection: &Selection, present: &Present) -> Res
     chooser.add_followers();
     let Chooser { entries, relations, notes, .. } = chooser;
     Ok(Selected { entries, relations, notes })
+}
+
+/// The entries whose data belongs to the chosen tables, whatever the target has.
+///
+/// # Errors
+/// `Usage` when a pattern matches nothing.
+pub(super) fn data_of(toc: &Toc, selection: &Selection) -> Result<BTreeSet<i64>> {
+    let present = Present::default();
+    let mut chooser = Chooser::new(toc, selection.what, &present);
+    chooser.match_patterns(&selection.tables)?;
+    chooser.add_partitions_and_sequences();
+    let of_chosen = |entry: &&TocEntry| {
+        entry.has_data
+            && entry.desc == "TABLE DATA"
+            && chooser.is_wanted(entry)
+            && chooser.own_relation(entry).is_some_and(|id| chooser.relations.contains(&id))
+    };
+    Ok(toc.entries.iter().filter(of_chosen).map(|entry| entry.dump_id).collect())
 }
 
 struct Chooser<'a> {
@@ -148,6 +158,18 @@ struct Chooser<'a> {
 }
 
 impl<'a> Chooser<'a> {
+    fn new(toc: &'a Toc, what: SelectedPart, present: &'a Present) -> Self {
+        Self {
+            by_id: toc.entries.iter().map(|entry| (entry.dump_id, entry)).collect(),
+            toc,
+            what,
+            present,
+            relations: BTreeSet::new(),
+            entries: BTreeSet::new(),
+            notes: Vec::new(),
+        }
+    }
+
     fn match_patterns(&mut self, patterns: &[String]) -> Result<()> {
         for text in patterns {
             let pattern = Pattern::parse(text)?;

@@ -69,6 +69,7 @@ impl ArchiveSummary {
             }),
             large_objects: Some(self.walked.large_objects),
             large_objects_digest: self.walked.objects_sum.map(|sum| sum.to_hex()),
+            data_blocks: self.walked.blocks.clone(),
             extensions: sorted(self.toc.of_kind("EXTENSION").map(|entry| &entry.tag)),
             roles: sorted(self.toc.entries.iter().map(|entry| &entry.owner)),
             files: None,
