@@ -27,6 +27,9 @@ const STDERR_KEPT_BYTES: usize = 32 * 1024;
 /// How long a child that closed its output may take to end.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What a pipe into a child may hold, in bytes: the most that the kernel gives to anybody.
+const PIPE_BYTES: usize = 1 << 20;
+
 /// How long an ended child's stderr may stay open (a grandchild holds it).
 const STDERR_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -181,7 +184,10 @@ pub(crate) struct Ending {
 impl ClientChild {
     /// Its standard input, once.
     pub(crate) fn take_stdin(&mut self) -> Option<ChildStdin> {
-        self.child.stdin.take()
+        let stdin = self.child.stdin.take()?;
+        // The kernel's usual 64 KiB make both sides wake up sixteen times as often. It may refuse.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdin, PIPE_BYTES);
+        Some(stdin)
     }
 
     /// Its standard output, once.

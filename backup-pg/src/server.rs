@@ -1,6 +1,6 @@
 //! What a server says about itself, and the client tools that suit it.
 
-use backup_core::{PostgresVersions, Result, SourceIdentity};
+use backup_core::{Error, PostgresVersions, Result, SourceIdentity};
 use serde::Deserialize;
 
 use crate::connect::server_name;
@@ -11,7 +11,8 @@ use crate::{ClientTools, Connection, Psql, ToolSearch};
 const ESTIMATE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Facts that any role may read. Works on every server from 9.6 on, so that an unsupported one
-/// is named as such. psql fills in `:'HOST'` and `:'PORT'`: which of several hosts it is.
+/// is named as such. psql fills in `:'HOST'` and `:'PORT'`: which of several hosts it is. Behind
+/// them, in a line of its own, PostgreSQL's system identifier, where this role may read it.
 const FACTS: &str = "
 select pg_catalog.json_build_object(
     'host', :'HOST',
@@ -22,10 +23,13 @@ select pg_catalog.json_build_object(
     'user', current_user::pg_catalog.text,
     'superuser', pg_catalog.current_setting('is_superuser') = 'on',
     'reads_role_passwords', pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'select'),
-    'reads_system_identifier', coalesce(pg_catalog.has_function_privilege(
-        pg_catalog.to_regprocedure('pg_catalog.pg_control_system()'), 'execute'), false),
     'in_recovery', pg_catalog.pg_is_in_recovery(),
-    'encoding', pg_catalog.current_setting('server_encoding'))";
+    'encoding', pg_catalog.current_setting('server_encoding'));
+select coalesce(pg_catalog.has_function_privilege(
+    pg_catalog.to_regprocedure('pg_catalog.pg_control_system()'), 'execute'), false) as may_ask \\gset
+\\if :may_ask
+select system_identifier from pg_catalog.pg_control_system();
+\\endif";
 
 /// Heap and TOAST of every table that is dumped with data: about as large as its COPY text. A
 /// table that somebody else has locked is not waited for.
@@ -59,7 +63,6 @@ struct Facts {
     user: String,
     superuser: bool,
     reads_role_passwords: bool,
-    reads_system_identifier: bool,
     in_recovery: bool,
     encoding: String,
 }
@@ -75,28 +78,21 @@ impl Server {
     pub async fn connect(connection: &Connection, search: &ToolSearch) -> Result<Self> {
         let installed = search.installed().await?;
         let newest = newest_of(&installed)?;
-        let facts: Facts = Psql::new(newest, connection).query_json(FACTS).await?;
-        let tools = search.pick(&installed, facts.version_number / 10_000)?.clone();
-        let version = Version::parse(&facts.version).ok_or_else(|| {
-            backup_core::Error::failed("psql", "the server does not tell its version")
+        let answer = Psql::new(newest, connection).query_text(FACTS).await?;
+        let (facts, identifier) = answer.split_once('\n').unwrap_or((&answer, ""));
+        let facts: Facts = serde_json::from_str(facts).map_err(|e| {
+            Error::failed("psql", "the server's answer is not what was asked for").caused_by(e)
         })?;
-        let mut server = Self {
+        let tools = search.pick(&installed, facts.version_number / 10_000)?.clone();
+        let version = Version::parse(&facts.version)
+            .ok_or_else(|| Error::failed("psql", "the server does not tell its version"))?;
+        Ok(Self {
             connection: connection.with_database(&facts.database),
             tools,
             facts,
             version,
-            system_identifier: None,
-        };
-        server.system_identifier = server.ask_system_identifier().await?;
-        Ok(server)
-    }
-
-    async fn ask_system_identifier(&self) -> Result<Option<String>> {
-        if !self.facts.reads_system_identifier {
-            return Ok(None);
-        }
-        let sql = "select system_identifier from pg_catalog.pg_control_system()";
-        self.psql().query_text(sql).await.map(Some)
+            system_identifier: (!identifier.is_empty()).then(|| identifier.to_owned()),
+        })
     }
 
     /// Runs SQL on the connection's database.
