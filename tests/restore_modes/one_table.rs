@@ -48,6 +48,7 @@ async fn damage_to_others_does_not_matter_and_to_it_does() {
     live.run(&["restore", "latest", "--to", &whole, "--jobs", "2"]).await.expect(4);
     damage_end(&dump, 3);
     damage_at(&dump, 500);
+    target_file(&live.scratch, &live.server, CLAIMS);
     live.run(&other).await.expect(0);
 
     // The frames of the head and of the table itself.
