@@ -41,8 +41,12 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 
 /// Becomes the program in `$0`, beside a watcher that waits for the end of the input and then ends
 /// the process group, which is the program's own.
-const TIED: &str = "exec 3<&0; { read -r _ <&3; kill -TERM 0; } >/dev/null 2>&1 & \
+/// The file that came as its output becomes [`TIED_FILE`].
+const TIED: &str = "exec 3<&0 4<&1 >/dev/null; { read -r _ <&3; kill -TERM 0; } 2>&1 4<&- & \
     exec \"$0\" \"$@\" 3<&- </dev/null";
+
+/// The name by which a tied child opens its file, at its first byte.
+pub(crate) const TIED_FILE: &str = "/dev/fd/4";
 
 /// Section of the service file that carries the secrets that have no environment variable.
 const SERVICE_NAME: &str = "marb-backup";
@@ -116,8 +120,7 @@ impl ClientCommand {
         self
     }
 
-    /// Starts the child with `file` as its standard *output*, so that it can open that by its name,
-    /// `/dev/stdout`, and read it. Its input is a pipe of ours that it does not see: a shell beside
+    /// Starts the child with `file`, which it can open as [`TIED_FILE`] and read. Its input is a pipe of ours that it does not see: a shell beside
     /// it ends it as soon as the pipe does, that is with this process, however that ends. A child that
     /// read its work from the pipe would notice by itself; this one would go on for hours.
     pub(crate) fn spawn_tied(mut self, stage: &'static str, file: fs::File) -> Result<ClientChild> {

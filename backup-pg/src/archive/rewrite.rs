@@ -27,7 +27,7 @@ pub(crate) struct NewHead {
 /// The offsets of data blocks in it are off afterwards; nobody who reads from a pipe uses them.
 ///
 /// # Errors
-/// When an entry would have to change whose texts are not UTF-8.
+/// When a text would have to become another one in an entry whose texts are not UTF-8.
 pub(crate) fn rewrite_head(head: &[u8], toc: &Toc, edited: &Toc) -> Result<NewHead> {
     let mut out = Head { old: head, new: Vec::with_capacity(head.len()), kept: 0 };
     let mut data_states = Vec::with_capacity(edited.entries.len());
@@ -68,7 +68,7 @@ fn put_texts(out: &mut Head<'_>, old: &TocEntry, new: &TocEntry, int_bytes: usiz
         if was == text {
             continue;
         }
-        if !old.exact {
+        if !old.exact && !text.is_empty() {
             let what = format!("the {} {:?} is not written in UTF-8", old.desc, old.tag);
             return Err(Error::refused(STAGE, format!("{what}, so it can't be changed"))
                 .next_step("restore it as it is, and change it in the database"));
@@ -197,5 +197,7 @@ mod tests {
         assert!(rewrite_head(archive, &toc, &edited).is_ok());
         edited.entries[3].owner = "other".to_owned();
         assert!(rewrite_head(archive, &toc, &edited).is_err());
+        edited.entries[3].owner.clear();
+        assert!(rewrite_head(archive, &toc, &edited).is_ok(), "nothing is easily written");
     }
 }

@@ -124,13 +124,12 @@ impl Parallel {
     /// Makes everything that data needs. `head` starts at the archive's first byte; `restored`
     /// are the entries to restore, as they are to be written.
     pub async fn start(sessions: Sessions, head: Vec<u8>, toc: Toc, restored: Toc) -> Result<Self> {
-        let rest = |entry: &TocEntry| entry.section != Section::PreData && !entry.has_data;
-        let rest = rewrite_head(&head, &toc, &select(&restored, rest))?;
+        let rest = rewrite_head(&head, &toc, &rest_of(&restored))?;
         // Before anything else: a folder that takes no file must not be noticed after hours.
         let mut spool = Spool::create(&sessions.spool_dir, None)?;
         spool.write(&rest.bytes).await?;
         let rest = Some(spool.into_file().await?);
-        let before_data = select(&restored, |entry| entry.section == Section::PreData);
+        let before_data = select(&restored, comes_before_data);
         let first = rewrite_head(&head, &toc, &before_data)?.bytes;
         let said = sessions.clone().restore(first, Vec::new(), None).await?;
         Ok(Self {
@@ -326,6 +325,23 @@ impl Parallel {
 
 fn cut_off() -> Error {
     Error::new(ErrorKind::Disconnected, STAGE, "was cut off")
+}
+
+/// From pg_dump 17 on it is data's own section that says which large objects there are.
+fn comes_before_data(entry: &TocEntry) -> bool {
+    entry.section == Section::PreData || entry.desc == "BLOB METADATA"
+}
+
+/// What comes after the data. pg_restore keeps two sessions from locking the same tables in turn as
+/// long as its table of contents has these: so they stay in it, with nothing to do.
+fn rest_of(restored: &Toc) -> Toc {
+    let is_table = |entry: &TocEntry| entry.desc == "TABLE";
+    let comes_after = |entry: &TocEntry| !comes_before_data(entry) && !entry.has_data;
+    let mut rest = select(restored, |entry| comes_after(entry) || is_table(entry));
+    for table in rest.entries.iter_mut().filter(|entry| is_table(entry)) {
+        table.defn.clear();
+    }
+    rest
 }
 
 /// Some entries, and the settings that every restore needs.

@@ -10,8 +10,8 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
 use super::STAGE;
-use super::spool::{STANDARD_INPUT, STANDARD_OUTPUT};
-use crate::client::{ClientChild, ClientCommand};
+use super::spool::STANDARD_INPUT;
+use crate::client::{ClientChild, ClientCommand, TIED_FILE};
 use crate::{ClientTools, Connection};
 
 /// Bytes carried from pg_restore to psql at a time.
@@ -97,7 +97,7 @@ impl Run {
         let reads_file = spooled.is_some();
         let mut restore = match spooled {
             Some(file) => {
-                command.arg(STANDARD_OUTPUT);
+                command.arg(TIED_FILE);
                 command.spawn_tied(STAGE, file)?
             }
             None => command.spawn(STAGE, Stdio::piped())?,

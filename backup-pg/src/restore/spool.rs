@@ -17,9 +17,8 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use super::STAGE;
 use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, NewHead, TABLE_BLOCK};
 
-/// The names under which a child opens a standard stream anew, at its first byte.
+/// The name under which a child opens its standard input anew, at its first byte.
 pub(super) const STANDARD_INPUT: &str = "/dev/stdin";
-pub(super) const STANDARD_OUTPUT: &str = "/dev/stdout";
 
 /// "The data is at the offset that follows", in an entry's state.
 const OFFSET_KNOWN: u8 = 2;
