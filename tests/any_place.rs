@@ -11,7 +11,7 @@ use backup_core::{
     FramedOutput, PartAt, PartPlan, PartRole, RekeyPlan, Result, Storage, Transform, rekey, verify,
 };
 use backup_crypto::{OpenPgp, Passphrase};
-use backup_testkit::{FaultyReads, Given, Memory, ReadFault, text};
+use backup_testkit::{FaultyReads, Given, Memory, ReadFault, random, text};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::rig::{Ear, IMPATIENT, Mask, SEAL, memory, plan, run, run_quietly, storages};
@@ -98,7 +98,7 @@ fn flip(memory: &Memory, contents: &Contents, frame: usize, thousandths: u64) {
 
 #[tokio::test]
 async fn every_range_is_what_was_stored() {
-    let mut random = StdRng::seed_from_u64(41);
+    let mut rng = StdRng::seed_from_u64(41);
     let plain = text(41, THREE);
     for length in [0, 1, FRAME - 1, FRAME, FRAME + 1, THREE] {
         let plain = &plain[..length];
@@ -111,7 +111,7 @@ async fn every_range_is_what_was_stored() {
             let there = open(&[&here]).await;
             assert_eq!(there.bytes(), length as u64);
             for _ in 0..6 {
-                let (a, b) = (random.gen_range(0..=length), random.gen_range(0..=length));
+                let (a, b) = (rng.gen_range(0..=length), rng.gen_range(0..=length));
                 assert_range(&there, plain, a.min(b)..a.max(b), &what).await;
             }
             for border in [0, FRAME, 2 * FRAME, length].into_iter().filter(|at| *at <= length) {
@@ -179,6 +179,23 @@ async fn a_flipped_bit_is_damage_in_its_frame_and_nowhere_else() {
     }
 }
 
+/// zstd's own checksum is right in a frame of another place, or of another backup.
+#[tokio::test]
+async fn a_whole_frame_in_the_place_of_another_is_damage() {
+    let (here, plain) = (memory("here"), random(50, 2 * FRAME));
+    let report = store(&plain, vec![zstd()], &[&here]).await;
+    let frames = report.contents.parts[0].frames.as_ref().unwrap();
+    let each = frames.list[0].bytes as usize;
+    assert_eq!(frames.list[1].bytes as usize, each, "noise is stored as it is");
+    let stored = here.object(&dump_key(&here)).unwrap();
+    here.plant(&dump_key(&here), [&stored[each..], &stored[..each]].concat());
+    let there = open(&[&here]).await;
+    for at in [0, FRAME as u64] {
+        let error = there.read(at..at + 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn another_copy_takes_the_place_of_a_damaged_one() {
     let (first, second, plain) = (memory("first"), memory("second"), text(44, THREE));
@@ -219,6 +236,10 @@ async fn without_frames_or_a_way_in_there_is_none() {
         assert!(open_with(&storages(&[&here]), &context).await.unwrap().is_none());
         here.keys().iter().for_each(|key| here.remove(key));
     }
+    // Its frames hold what another transform made of the plain bytes.
+    let report = store(&plain, vec![Arc::new(Mask), zstd()], &[&here]).await;
+    assert_eq!(report.contents.parts[0].frames, None);
+    here.keys().iter().for_each(|key| here.remove(key));
     // As an older version wrote them.
     store(&plain, sealed(), &[&here]).await;
     let entry = entry_in(&storages(&[&here])).await;
@@ -228,6 +249,11 @@ async fn without_frames_or_a_way_in_there_is_none() {
     let contents = Contents::from_json(&contents.to_json().unwrap()).unwrap();
     let opened = reader.at_any_place(&entry.manifest.parts[0], &contents).await;
     assert!(opened.unwrap().is_none());
+    // Frames that are not all of what is stored.
+    let mut contents = reader.contents(&context).await.unwrap();
+    contents.parts[0].frames.as_mut().unwrap().list[0].bytes += 1;
+    let opened = reader.at_any_place(&entry.manifest.parts[0], &contents).await;
+    assert_eq!(opened.err().unwrap().kind(), ErrorKind::Damaged);
     // A wrong key is no reason to read everything.
     let other = Decoders::default().with(zstd()).with(openpgp("another"));
     let other = BackupReader::new(&entry, here, other);

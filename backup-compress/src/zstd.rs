@@ -35,9 +35,8 @@ const CHECKSUM_BYTES: usize = 4;
 /// reader see one file, because frames one after the other *are* one file.
 ///
 /// Memory: reading takes the window the writer chose, at most 128 MiB (2 MiB at level 3), and
-/// under 1 MiB beside it. Writing takes, with T threads, (T + 1) × 16 MiB of input, T times a
-/// frame's output, at most 16 MiB, and T times the tables of the level (3 MiB at level 3, 90 MiB
-/// at 19).
+/// under 1 MiB beside it. Writing takes, with T threads, (2T + 2) × 16 MiB for input and output,
+/// and T times the tables of the level (3 MiB at level 3, 90 MiB at 19).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Zstd {
     /// 1 (fastest) to 19 (smallest).

@@ -5,6 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use backup_core::{ErrorKind, ReadAt};
 use bytes::Bytes;
+use pgp::composed::MessageBuilder;
+use pgp::crypto::aead::{AeadAlgorithm, ChunkSize};
+use pgp::crypto::hash::HashAlgorithm;
+use pgp::crypto::sym::SymmetricKeyAlgorithm;
+use pgp::types::StringToKey;
+use rand::rngs::OsRng;
 
 use super::gpg::Gpg;
 use super::*;
@@ -121,6 +127,26 @@ fn what_is_not_laid_out_like_ours_is_left_to_decoding() {
         assert!(at(&phrase, &sealed[..cut]).is_ok_and(|there| there.is_none()), "{cut}");
     }
     assert!(at(&phrase, &[&sealed[..], b"x"].concat()).unwrap().is_none());
+}
+
+/// Laid out as ours, but with another cipher, or in the newer format.
+#[test]
+fn other_ciphers_are_left_to_decoding() {
+    let plain = sample(39, 1_500_000);
+    let to_key = || StringToKey::new_iterated(OsRng, HashAlgorithm::Sha256, 0);
+    for cipher in [SymmetricKeyAlgorithm::AES128, SymmetricKeyAlgorithm::AES256] {
+        let mut message = MessageBuilder::from_reader("", &plain[..]).seipd_v1(OsRng, cipher);
+        message.partial_chunk_size(1 << 20).unwrap();
+        message.encrypt_with_password(to_key(), &"sesame".into()).unwrap();
+        let there = at(&with("sesame"), &message.to_vec(OsRng).unwrap()).unwrap();
+        assert_eq!(there.is_some(), cipher == SymmetricKeyAlgorithm::AES256, "{cipher:?}");
+    }
+    let (aead, size) = (AeadAlgorithm::Ocb, ChunkSize::default());
+    let message = MessageBuilder::from_reader("", &plain[..]);
+    let mut message = message.seipd_v2(OsRng, SymmetricKeyAlgorithm::AES256, aead, size);
+    message.partial_chunk_size(1 << 20).unwrap();
+    message.encrypt_with_password(OsRng, to_key(), &"sesame".into()).unwrap();
+    assert!(at(&with("sesame"), &message.to_vec(OsRng).unwrap()).unwrap().is_none());
 }
 
 #[test]
