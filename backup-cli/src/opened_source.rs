@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context, Flow, Limits};
 use backup_core::{
-    BackupReader, CatalogEntry, Contents, Decoders, Error, ErrorKind, Inventory, Origin, Part,
-    PartRole, Result, Sink,
+    BackupReader, CatalogEntry, Contents, Decoders, Error, ErrorKind, Inventory, Manifest, Origin,
+    Part, PartAt, PartRole, Result, Sink,
 };
 use backup_pg::{
     ArchiveCheck, ArchiveSummary, COMMIT_TIMEOUT, Globals, SelectedArchive, Selection,
@@ -29,8 +29,17 @@ pub(crate) struct OpenedSource {
 }
 
 enum Kind {
-    Backup { reader: Box<BackupReader>, part: Part, contents: Box<Contents> },
-    File { file: ForeignFile, decoders: Decoders },
+    Backup {
+        reader: Box<BackupReader>,
+        part: Part,
+        contents: Box<Contents>,
+        /// The same part, where some tables are wanted and can be read without the others.
+        at_any_place: Option<Arc<PartAt>>,
+    },
+    File {
+        file: ForeignFile,
+        decoders: Decoders,
+    },
 }
 
 impl Deployment {
@@ -78,18 +87,19 @@ impl Deployment {
         options: &RestoreOptions,
         context: &Context,
     ) -> Result<OpenedSource> {
-        let reader = self.reader(entry, context).await?;
-        let part = reader.manifest().part(PartRole::Database).cloned().ok_or_else(|| {
-            let error = Error::new(ErrorKind::NotFound, "restore", "the backup holds no database");
-            match reader.manifest().part(PartRole::Files) {
-                Some(_) => {
-                    error.next_step("for its files say --into FOLDER, or --files --in-place")
-                }
-                None => error,
+        let (reader, contents) = self.reader_with_contents(entry, context).await?;
+        let manifest = reader.manifest();
+        let part = manifest.part(PartRole::Database).cloned();
+        let part = part.ok_or_else(|| no_database(manifest))?;
+        let tables = async {
+            match options.selection {
+                Some(_) => reader.at_any_place(&part, &contents).await,
+                None => Ok(None),
             }
-        })?;
-        let contents = reader.contents(context).await?;
-        self.check_origin(&reader, options.accept_unsigned, context).await?;
+        };
+        let origin = self.check_origin(&reader, options.accept_unsigned, context);
+        let (origin, tables) = tokio::join!(origin, tables);
+        origin?;
         let globals = match reader.manifest().part(PartRole::Globals) {
             Some(part) if options.globals => {
                 Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
@@ -101,7 +111,12 @@ impl Deployment {
             globals,
             plain_bytes: contents.part(&part.name).map(|plain| plain.bytes),
             notes: Vec::new(),
-            kind: Kind::Backup { reader: Box::new(reader), part, contents: Box::new(contents) },
+            kind: Kind::Backup {
+                at_any_place: tables?.map(Arc::new),
+                reader: Box::new(reader),
+                part,
+                contents: Box::new(contents),
+            },
         })
     }
 
@@ -156,7 +171,7 @@ impl OpenedSource {
     /// The backup that it is, with the part that holds the archive; `None` for a plain file.
     pub fn backup(&self) -> Option<(&BackupReader, &Part, &Contents)> {
         match &self.kind {
-            Kind::Backup { reader, part, contents } => Some((reader, part, contents)),
+            Kind::Backup { reader, part, contents, .. } => Some((reader, part, contents)),
             Kind::File { .. } => None,
         }
     }
@@ -187,7 +202,7 @@ impl OpenedSource {
     /// The first cause, with the other copies of damaged data.
     pub async fn read_into(&self, sink: Arc<dyn Sink>, context: &Context) -> Result<()> {
         match &self.kind {
-            Kind::Backup { reader, part, contents } => {
+            Kind::Backup { reader, part, contents, .. } => {
                 let flow = reader.flow(part, Some(contents), sink)?;
                 run(flow, context).await.map_err(|error| reader.advise(error))
             }
@@ -206,30 +221,18 @@ impl OpenedSource {
         sink: Arc<dyn Sink>,
         context: &Context,
     ) -> Result<Option<String>> {
-        let Some(tables) = self.tables_alone(selection).await? else {
+        let (Kind::Backup { part, at_any_place: Some(archive), .. }, Some(inventory)) =
+            (&self.kind, self.inventory())
+        else {
             self.read_into(sink, context).await?;
             return Ok(None);
         };
-        let name = self.backup().map(|(_, part, _)| format!("tables of {}", part.name));
-        let flow = Flow::new(name.unwrap_or_default(), Arc::new(tables), sink);
-        run(flow, context).await?;
+        let (archive, blocks) = (Arc::clone(archive), inventory.data_blocks.clone());
+        let tables = SelectedArchive::new(archive, blocks, selection.clone());
+        let name = format!("tables of {}", part.name);
+        run(Flow::new(name, Arc::new(tables), sink), context).await?;
         let note = "of the backup only these tables were read, and checked; verify reads all of it";
         Ok(Some(note.to_owned()))
-    }
-
-    /// Some tables, where they can be read without the others.
-    async fn tables_alone(&self, selection: &Selection) -> Result<Option<SelectedArchive>> {
-        let (Kind::Backup { reader, part, contents }, Some(inventory)) =
-            (&self.kind, self.inventory())
-        else {
-            return Ok(None);
-        };
-        if inventory.data_blocks.is_empty() {
-            return Ok(None);
-        }
-        let archive = reader.at_any_place(part, contents).await?;
-        let blocks = inventory.data_blocks.clone();
-        Ok(archive.map(|part| SelectedArchive::new(Arc::new(part), blocks, selection.clone())))
     }
 
     /// Reads and checks all of it, and keeps what it says it contains.
@@ -242,6 +245,14 @@ impl OpenedSource {
         check.summary().ok_or_else(|| {
             Error::failed("restore", "it was read without a summary; please report this")
         })
+    }
+}
+
+fn no_database(manifest: &Manifest) -> Error {
+    let error = Error::new(ErrorKind::NotFound, "restore", "the backup holds no database");
+    match manifest.part(PartRole::Files) {
+        Some(_) => error.next_step("for its files say --into FOLDER, or --files --in-place"),
+        None => error,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use backup_core::pipeline::{self, Context};
-use backup_core::{BackupReader, CatalogEntry, Error, Inventory, Result, Sink};
+use backup_core::{BackupReader, CatalogEntry, Contents, Error, Inventory, Result, Sink};
 use backup_files::{Dialect, FilesCheck};
 use backup_pg::ArchiveCheck;
 
@@ -17,10 +17,29 @@ impl Deployment {
     /// # Errors
     /// When no storage has all of it, or a configured key can't be read.
     pub async fn reader(&self, entry: &CatalogEntry, context: &Context) -> Result<BackupReader> {
-        let ((storages, _), keys) = (self.readable_storages().await?, self.keys().await?);
-        let reader = BackupReader::best(entry, &storages, keys.decoders())?.telling(context);
         // Whatever is read from here on, a prune leaves alone meanwhile.
-        Ok(reader.marked(self.marks(), "read").await)
+        Ok(self.unmarked_reader(entry, context).await?.marked(self.marks(), "read").await)
+    }
+
+    /// The same with the backup's contents: the mark is left while these are read.
+    pub(crate) async fn reader_with_contents(
+        &self,
+        entry: &CatalogEntry,
+        context: &Context,
+    ) -> Result<(BackupReader, Contents)> {
+        let reader = self.unmarked_reader(entry, context).await?;
+        let marking = reader.clone().marked(self.marks(), "read");
+        let (marked, contents) = tokio::join!(marking, reader.contents(context));
+        Ok((marked, contents?))
+    }
+
+    async fn unmarked_reader(
+        &self,
+        entry: &CatalogEntry,
+        context: &Context,
+    ) -> Result<BackupReader> {
+        let ((storages, _), keys) = (self.readable_storages().await?, self.keys().await?);
+        Ok(BackupReader::best(entry, &storages, keys.decoders())?.telling(context))
     }
 
     /// Reads a plain file through all its layers, and its archive to the end.

@@ -357,3 +357,42 @@ fn select(toc: &Toc, wanted: impl Fn(&TocEntry) -> bool) -> Toc {
 fn outcome(ended: Result<Result<String>, tokio::task::JoinError>) -> Result<String> {
     ended.unwrap_or_else(|gone| Err(Error::failed(STAGE, "a session died").caused_by(gone)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ArchiveReader;
+
+    fn toc_of(archive: &[u8]) -> Toc {
+        let mut reader = ArchiveReader::new();
+        reader.feed(archive).unwrap();
+        reader.toc().unwrap().clone()
+    }
+
+    /// Each entry belongs to one step; but the tables stand in the last one, too.
+    #[test]
+    fn the_steps_are_the_whole_and_the_last_knows_the_tables() {
+        let archives: [&[u8]; 2] = [
+            include_bytes!("../archive/fixtures/pg15-none.dump"),
+            include_bytes!("../archive/fixtures/pg18-none.dump"),
+        ];
+        for archive in archives {
+            let toc = toc_of(archive);
+            let ids = |toc: &Toc| toc.entries.iter().map(|e| e.dump_id).collect::<HashSet<_>>();
+            let (before, rest) = (ids(&select(&toc, comes_before_data)), rest_of(&toc));
+            let data = toc.entries.iter().filter(|e| e.has_data).map(|e| e.dump_id).collect();
+            assert!(before.is_disjoint(&data) && ids(&rest).is_disjoint(&data));
+            let all: HashSet<i64> =
+                before.iter().chain(&ids(&rest)).chain(&data).copied().collect();
+            assert_eq!(all, ids(&toc));
+            let twice = rest.entries.iter().filter(|e| before.contains(&e.dump_id));
+            assert!(twice.clone().any(|entry| entry.desc == "TABLE"));
+            assert!(twice.clone().all(|e| e.desc == "TABLE" || SETTINGS.contains(&&*e.desc)));
+            assert!(twice.filter(|e| e.desc == "TABLE").all(|e| e.defn.is_empty()));
+            // Written and read again they are still there.
+            let head = rewrite_head(archive, &toc, &rest).unwrap();
+            assert_eq!(toc_of(&head.bytes).of_kind("TABLE").count(), toc.of_kind("TABLE").count());
+            assert!(toc.of_kind("TABLE").count() > 3);
+        }
+    }
+}

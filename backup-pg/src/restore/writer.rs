@@ -1,6 +1,7 @@
 //! One restore: the head of the archive first, then its data, then the proof.
 
 mod complete;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -293,29 +293,6 @@ async fn what_is_too_large_for_one_is_filled_by_several_sessions() {
     }
 }
 
-/// Two sessions that add a foreign key each lock the same two tables, in whatever order.
-#[tokio::test]
-async fn foreign_keys_in_a_circle_do_not_lock_each_other_out() {
-    let bench = Bench::start().await;
-    bench.sql("postgres", "create database ring").await;
-    let tables = (0..8).map(|n| {
-        format!(
-            "create table t{n} as select i as id, i as other from generate_series(1, 3000) i;
-            alter table t{n} add primary key (id);"
-        )
-    });
-    let keys = (0..8).flat_map(|a| (0..8).filter(move |b| a != *b).map(move |b| (a, b)));
-    let keys = keys
-        .map(|(a, b)| format!("alter table t{a} add foreign key (other) references t{b} (id);"));
-    bench.sql("ring", &tables.chain(keys).collect::<String>()).await;
-    let archive = dump_of(&bench, "ring").await;
-    let folder = tempfile::tempdir().unwrap();
-    let options = RestoreOptions { jobs: NonZeroUsize::new(4).unwrap(), ..two_jobs(folder.path()) };
-    restored(&bench, "again", options, &archive).await.unwrap();
-    let count = "select count(*) from pg_constraint where contype = 'f'";
-    assert_eq!(bench.sql("again", count).await, "56");
-}
-
 /// Nobody but pg_restore knows where rows end in what pg_dump compressed.
 #[tokio::test]
 async fn several_jobs_set_a_compressed_archive_aside() {

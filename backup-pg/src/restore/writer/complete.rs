@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use backup_core::Result;
 use backup_core::pipeline::Cancel;
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::super::STAGE;
 use super::super::compare::{Expectations, Witness, compare};
 use super::super::live::Transaction;
 use super::super::parallel::Parallel;
 use super::super::run::Run;
-use super::{Progress, RestoreWriter, Work, over, with_message, with_rows};
+use super::{Progress, RestoreWriter, Work, over, statistics, with_message, with_rows};
 use crate::Psql;
 use crate::archive::ArchiveSummary;
 use crate::client::too_slow;
@@ -90,20 +91,29 @@ impl RestoreWriter {
     /// session is allowed.
     async fn prove(&mut self, summary: &ArchiveSummary) -> Result<()> {
         let (cancel, limit, started) = (self.cancel.clone(), self.options.timeout, Instant::now());
-        let (expected, analyze) = (self.expectations(summary), self.analyze_statement());
+        let (expected, whole) = (self.expectations(summary), self.analyze_statement());
         let jobs = self.prepared.as_ref().map_or(1, |prepared| prepared.jobs);
         let psql = self.target.psql().with_timeout(limit);
-        let comparing = compare(Witness::Outside(psql.clone()), &expected, &mut self.report);
-        let comparing = bounded(&cancel, limit, "the comparison did not end", comparing);
-        let gather = async |limit| Ok(gather(&psql.with_timeout(limit), analyze).await);
-        let note = if jobs > 1 {
-            tokio::try_join!(comparing, cancel.guard(gather(limit)))?.1
-        } else {
-            comparing.await?;
-            let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
-            cancel.guard(gather(left)).await?
+        let shares = match (jobs > 1 && self.options.selection.is_none(), whole) {
+            (true, Some(whole)) => {
+                cancel.guard(async { Ok(statistics::shares(&psql, jobs, whole).await) }).await?
+            }
+            (false, Some(whole)) => vec![whole],
+            (_, None) => Vec::new(),
         };
-        self.report.notes.extend(note);
+        let mut shares = shares.into_iter();
+        // The session that counts gets the first share when it is done.
+        let first = shares.next();
+        let proving = async {
+            let comparing = compare(Witness::Outside(psql.clone()), &expected, &mut self.report);
+            bounded(&cancel, limit, "the comparison did not end", comparing).await?;
+            let left = limit.saturating_sub(started.elapsed()).max(LEAST_ANALYZE_TIME);
+            cancel.guard(async { Ok(gather(&psql.with_timeout(left), first).await) }).await
+        };
+        let others = join_all(shares.map(|share| gather(&psql, Some(share))));
+        let others = cancel.guard(async { Ok(others.await) });
+        let (note, others) = tokio::try_join!(proving, others)?;
+        self.report.notes.extend(note.into_iter().chain(others.into_iter().flatten()).next());
         Ok(())
     }
 
