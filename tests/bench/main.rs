@@ -18,6 +18,16 @@ use subjects::{DATABASE, Subject, subjects};
 /// Rounds when `--rounds N` doesn't say.
 const ROUNDS: usize = 3;
 
+/// What a server has by itself, where a test server is set for speed: a restore goes to one that
+/// people use, which writes a log that a standby or an archive can be fed with.
+const USUAL: [(&str, &str); 5] = [
+    ("wal_level", "replica"),
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    ("synchronous_commit", "on"),
+    ("shared_buffers", "128MB"),
+];
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
@@ -58,7 +68,7 @@ async fn compare_storages(rounds: usize) -> Outcome<()> {
 }
 
 async fn compare_backups(rounds: usize) -> Outcome<()> {
-    let (server, tools) = loaded_server().await?;
+    let (server, tools) = loaded_server(&[]).await?;
     let folder = tempfile::tempdir()?;
     let subjects = subjects(&server, &tools, folder.path())?;
     let figures = run_rounds(&subjects, rounds, folder.path())?;
@@ -67,7 +77,7 @@ async fn compare_backups(rounds: usize) -> Outcome<()> {
 }
 
 async fn compare_restores(rounds: usize) -> Outcome<()> {
-    let (server, tools) = loaded_server().await?;
+    let (server, tools) = loaded_server(&USUAL).await?;
     let folder = tempfile::tempdir()?;
     let subjects = restore::subjects(&server, &tools, folder.path()).await?;
     let figures = run_rounds(&subjects, rounds, folder.path())?;
@@ -76,9 +86,10 @@ async fn compare_restores(rounds: usize) -> Outcome<()> {
 }
 
 /// A server with the database that all of them work on, and its client tools.
-async fn loaded_server() -> Outcome<(PostgresServer, PathBuf)> {
+async fn loaded_server(settings: &[(&str, &str)]) -> Outcome<(PostgresServer, PathBuf)> {
     eprintln!("starting a server and loading about 1 GB");
-    let server = PostgresServer::start_with(15, &[("max_wal_size", "4GB")]).await?;
+    let settings = [&[("max_wal_size", "4GB")], settings].concat();
+    let server = PostgresServer::start_with(15, &settings).await?;
     server.sql("postgres", &format!("create database {DATABASE}")).await?;
     let sql = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/database.sql");
     server.load(DATABASE, &sql, &[]).await?;

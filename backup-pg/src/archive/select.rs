@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use backup_core::{Error, Result};
 
+use super::kinds::{FOLLOWERS, PARTS, RELATIONS, SETTINGS, belongs_to_others, is_relation};
 use super::pattern::{Pattern, nearest};
 use super::toc::{Toc, TocEntry};
 use crate::sql::{Token, words};
@@ -17,35 +18,6 @@ const STAGE: &str = "tables";
 
 /// Tables that an error names before it only counts them.
 const NAMED_TABLES: usize = 5;
-
-/// Kinds that can be chosen by name, as with pg_dump's `--table`.
-const RELATIONS: [&str; 5] = ["TABLE", "FOREIGN TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE"];
-
-/// Kinds that belong to the one relation that their SQL names first.
-const PARTS: [&str; 15] = [
-    "DEFAULT",
-    "CHECK CONSTRAINT",
-    "CONSTRAINT",
-    "FK CONSTRAINT",
-    "INDEX",
-    "TRIGGER",
-    "RULE",
-    "POLICY",
-    "ROW SECURITY",
-    "STATISTICS",
-    "TABLE DATA",
-    "MATERIALIZED VIEW DATA",
-    "SEQUENCE SET",
-    "SEQUENCE OWNED BY",
-    "TABLE ATTACH",
-];
-
-/// Kinds that follow what they depend on, wherever all of that goes.
-const FOLLOWERS: [&str; 5] =
-    ["COMMENT", "ACL", "SECURITY LABEL", "INDEX ATTACH", "STATISTICS DATA"];
-
-/// Kinds that every archive has, and every restore needs.
-pub(crate) const SETTINGS: [&str; 3] = ["ENCODING", "STDSTRINGS", "SEARCHPATH"];
 
 /// What of the chosen tables is restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -425,17 +397,6 @@ fn qualified_names<'a>(found: &'a [Token<'a>]) -> impl Iterator<Item = (String, 
         let is_qualified = dot.is_symbol(".");
         is_qualified.then_some((schema.name()?.into_owned(), name.name()?.into_owned()))
     })
-}
-
-/// Whether an entry is something that can be chosen by its name.
-pub(crate) fn is_relation(entry: &TocEntry) -> bool {
-    RELATIONS.contains(&entry.desc.as_str())
-}
-
-/// Whether an entry is part of others: an index, a comment, a table's rows.
-pub(crate) fn belongs_to_others(entry: &TocEntry) -> bool {
-    let kind = entry.desc.as_str();
-    PARTS.contains(&kind) || FOLLOWERS.contains(&kind)
 }
 
 fn place(entry: &TocEntry) -> (&str, &str) {

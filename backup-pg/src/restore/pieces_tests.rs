@@ -1,3 +1,5 @@
+//! Everything is in the pieces once, and rows stay together.
+
 use super::*;
 use crate::ArchiveReader;
 

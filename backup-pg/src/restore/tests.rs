@@ -11,6 +11,7 @@ use crate::throwaway::{ThrowawayOptions, ThrowawayServer};
 use crate::{DumpOptions, PgDump, Psql, Server};
 
 mod ending;
+mod jobs;
 mod modes;
 mod surroundings;
 
