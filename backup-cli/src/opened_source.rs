@@ -91,15 +91,24 @@ impl Deployment {
         let manifest = reader.manifest();
         let part = manifest.part(PartRole::Database).cloned();
         let part = part.ok_or_else(|| no_database(manifest))?;
+        let says_where =
+            contents.part(&part.name).is_some_and(|p| !p.inventory.data_blocks.is_empty());
         let tables = async {
             match options.selection {
-                Some(_) => reader.at_any_place(&part, &contents).await,
-                None => Ok(None),
+                Some(_) if says_where => reader.at_any_place(&part, &contents).await,
+                _ => Ok(None),
             }
         };
         let origin = self.check_origin(&reader, options.accept_unsigned, context);
         let (origin, tables) = tokio::join!(origin, tables);
         origin?;
+        let at_any_place = match tables {
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                context.warn(&format!("{}; all of it is read", error.message()));
+                None
+            }
+            tables => tables?.map(Arc::new),
+        };
         let globals = match reader.manifest().part(PartRole::Globals) {
             Some(part) if options.globals => {
                 Some(globals(&reader.read_part(part, Some(&contents), context).await?)?)
@@ -112,7 +121,7 @@ impl Deployment {
             plain_bytes: contents.part(&part.name).map(|plain| plain.bytes),
             notes: Vec::new(),
             kind: Kind::Backup {
-                at_any_place: tables?.map(Arc::new),
+                at_any_place,
                 reader: Box::new(reader),
                 part,
                 contents: Box::new(contents),

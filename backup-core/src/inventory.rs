@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FilesContents, Frames, Result};
+use crate::{Error, FilesContents, Frames, Result, SMALL_OBJECT_BYTES};
 
 /// The number of the newest contents format this version reads and the one it writes.
 pub const CONTENTS_FORMAT: u32 = 1;
@@ -37,6 +37,30 @@ impl Contents {
     pub fn to_json(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(self)
             .map_err(|e| Error::failed("contents", "could not be written as JSON").caused_by(e))
+    }
+
+    /// The document as a backup stores it: without what readers can do without, where it would be
+    /// too large for them otherwise.
+    ///
+    /// # Errors
+    /// When it is too large even so: nobody could read the backup back.
+    pub(crate) fn to_stored_json(&self) -> Result<Vec<u8>> {
+        let mut json = self.to_json()?;
+        if json.len() as u64 > SMALL_OBJECT_BYTES {
+            let mut fewer = self.clone();
+            for part in &mut fewer.parts {
+                part.frames = None;
+                part.inventory.data_blocks = Vec::new();
+            }
+            json = fewer.to_json()?;
+        }
+        if json.len() as u64 > SMALL_OBJECT_BYTES {
+            let message = format!("the list of tables and files would take {} bytes", json.len());
+            return Err(Error::failed("contents", message).next_step(format!(
+                "no more than {SMALL_OBJECT_BYTES} can be read back: divide the job, by `schemas` or by paths"
+            )));
+        }
+        Ok(json)
     }
 
     /// The entry of a part.
@@ -265,6 +289,38 @@ pub enum TableData {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contents_that_nobody_could_read_back_are_not_written() {
+        let block = |entry| DataBlock { entry, start: u64::MAX / 2, end: u64::MAX / 2 };
+        let table = |n: u32| TableContents {
+            schema: "public".to_owned(),
+            name: format!("{n:0>60}"),
+            data: TableData::Uncounted,
+            digest: None,
+        };
+        let contents = |blocks: i64, tables: u32| {
+            let inventory = Inventory {
+                data_blocks: (0..blocks).map(block).collect(),
+                tables: (0..tables).map(table).collect(),
+                ..Inventory::default()
+            };
+            let part = PartContents {
+                name: "claims.dump".to_owned(),
+                bytes: 1,
+                sha256: String::new(),
+                frames: None,
+                inventory,
+            };
+            Contents { format: 1, backup: String::new(), parts: vec![part] }
+        };
+        let stored = contents(1000, 1).to_stored_json().unwrap();
+        assert_eq!(Contents::from_json(&stored).unwrap(), contents(1000, 1));
+        let stored = contents(600_000, 1).to_stored_json().unwrap();
+        assert_eq!(Contents::from_json(&stored).unwrap(), contents(0, 1));
+        let error = contents(0, 500_000).to_stored_json().unwrap_err();
+        assert!(error.to_string().contains("would take"), "{error}");
+    }
 
     #[test]
     fn filters_are_told_and_older_contents_know_of_none() {

@@ -45,6 +45,21 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 const TIED: &str = "exec 3<&0 4<&1 >/dev/null; { read -r _ <&3; kill -TERM 0; } 2>&1 4<&- & \
     exec \"$0\" \"$@\" 3<&- </dev/null";
 
+/// What runs it.
+const SHELL: &str = "/bin/sh";
+
+/// Whether a child can be tied here, for who needs that later.
+///
+/// # Errors
+/// When there is no shell.
+pub(crate) fn tied_shell_is_there() -> Result<()> {
+    if Path::new(SHELL).exists() {
+        return Ok(());
+    }
+    Err(Error::failed("client tools", format!("there is no {SHELL}"))
+        .next_step("install a shell (busybox will do), or restore with --jobs 1"))
+}
+
 /// The name by which a tied child opens its file, at its first byte.
 pub(crate) const TIED_FILE: &str = "/dev/fd/4";
 
@@ -124,7 +139,7 @@ impl ClientCommand {
     /// it ends it as soon as the pipe does, that is with this process, however that ends. A child that
     /// read its work from the pipe would notice by itself; this one would go on for hours.
     pub(crate) fn spawn_tied(mut self, stage: &'static str, file: fs::File) -> Result<ClientChild> {
-        let mut tied = Command::new("/bin/sh");
+        let mut tied = Command::new(SHELL);
         tied.args(["-c", TIED]);
         let own = self.command.as_std();
         tied.arg(own.get_program()).args(own.get_args());

@@ -336,6 +336,9 @@ SELECT lo_from_bytea(424201, ''), lo_from_bytea(424202, '\x00ff0a5c2e0a'),
 ALTER LARGE OBJECT 424202 OWNER TO "hostile owner";
 ALTER LARGE OBJECT 424203 OWNER TO hostile_writer;
 GRANT SELECT ON LARGE OBJECT 424203 TO "hostile""reader";
+-- Two of the same owner and grants: pg_dump 17 and later writes one entry for both.
+SELECT lo_from_bytea(424204, 'one'), lo_from_bytea(424205, 'other') \g /dev/null
+GRANT SELECT ON LARGE OBJECT 424204, 424205 TO "hostile""reader";
 COMMENT ON LARGE OBJECT 424202 IS E'large\nSET transaction_timeout = 0;';
 
 -- Collations, foreign data, replication.

@@ -273,7 +273,7 @@ async fn finish(
     let described = PartPlan {
         name: layout::CONTENTS.to_owned(),
         role: PartRole::Contents,
-        source: Arc::new(InMemory::new("contents", contents.to_json()?)),
+        source: Arc::new(InMemory::new("contents", contents.to_stored_json()?)),
         estimated_bytes: None,
     };
     write_part(plan, &described, folder, manifest, context).await?;

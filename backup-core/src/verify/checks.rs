@@ -198,6 +198,13 @@ fn check_rows(
             Err(Error::damaged("archive", message)
                 .next_step("do not rely on this backup; take a new one and report this"))
         }
+        (Some(found), Some(recorded)) if !same_blocks(&recorded.inventory, found) => {
+            let file = &part.file;
+            let message =
+                format!("{file}: its tables do not stand where the backup says that they do");
+            Err(Error::damaged("archive", message)
+                .next_step("a restore of all of it works; take a new backup and report this"))
+        }
         (Some(found), Some(recorded)) if !recorded.inventory.same_tables(found) => {
             let file = &part.file;
             let message = format!(
@@ -208,6 +215,13 @@ fn check_rows(
         }
         _ => Ok(()),
     }
+}
+
+/// Whether the data stands where it was recorded to stand, where that was: a restore of some tables
+/// goes by it.
+fn same_blocks(recorded: &Inventory, found: &Inventory) -> bool {
+    let both = !recorded.data_blocks.is_empty() && !found.data_blocks.is_empty();
+    !both || recorded.data_blocks == found.data_blocks
 }
 
 /// Whether the archive holds the files that were recorded, where any were.

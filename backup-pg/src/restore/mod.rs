@@ -31,6 +31,7 @@ mod role_names;
 mod run;
 
 mod spool;
+mod steps;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,9 @@ use super::STAGE;
 use super::pieces::{Cutter, Piece};
 use super::run::{Orders, Run};
 use super::spool::Spool;
-use crate::archive::{BlockSpan, SETTINGS, Section, Toc, TocEntry, rewrite_head};
+use super::steps::{comes_before_data, rest_of, select, with_no_order};
+use crate::archive::{BlockSpan, Toc, TocEntry, rewrite_head};
+use crate::client::tied_shell_is_there;
 use crate::{ClientTools, Connection};
 
 /// Tables smaller than this go to one session, several at once; larger ones to all sessions.
@@ -36,6 +38,9 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// Tables that one session gets at once, at most: all others would wait for them.
 const BATCH_PIECES: usize = 1000;
+
+/// Of what the sessions say no more is kept when it has so many bytes.
+const SAID_BYTES: usize = 64 << 10;
 
 /// Pieces, of half a MiB to a MiB each, that wait for one session.
 const QUEUED_PIECES: usize = 4;
@@ -110,6 +115,8 @@ pub(super) struct Parallel {
     at_work: JoinSet<Result<String>>,
     /// What comes after the data: several sessions of one pg_restore want it as a file.
     rest: Option<File>,
+    /// The head of what must come after everything else, in one session.
+    last: Option<Vec<u8>>,
     said: String,
 }
 
@@ -125,10 +132,14 @@ impl Parallel {
     /// are the entries to restore, as they are to be written.
     pub async fn start(sessions: Sessions, head: Vec<u8>, toc: Toc, restored: Toc) -> Result<Self> {
         let rest = rewrite_head(&head, &toc, &rest_of(&restored))?;
-        // Before anything else: a folder that takes no file must not be noticed after hours.
+        // Before anything else: what would be in the way must not be noticed after hours.
+        tied_shell_is_there()?;
         let mut spool = Spool::create(&sessions.spool_dir, None)?;
         spool.write(&rest.bytes).await?;
         let rest = Some(spool.into_file().await?);
+        let alone = with_no_order(&restored);
+        let last = select(&restored, |entry| alone.contains(&entry.dump_id));
+        let last = rewrite_head(&head, &toc, &last)?.bytes;
         let before_data = select(&restored, comes_before_data);
         let first = rewrite_head(&head, &toc, &before_data)?.bytes;
         let said = sessions.clone().restore(first, Vec::new(), None).await?;
@@ -141,6 +152,7 @@ impl Parallel {
             free: Arc::new(Semaphore::new(sessions.jobs)),
             at_work: JoinSet::new(),
             rest,
+            last: (!alone.is_empty()).then_some(last),
             sessions,
             head,
             toc,
@@ -170,12 +182,17 @@ impl Parallel {
     pub async fn finish(&mut self) -> Result<String> {
         self.start_batch().await?;
         while let Some(ended) = self.at_work.join_next().await {
-            self.said.push_str(&outcome(ended)?);
+            self.note(&outcome(ended)?);
         }
         let (jobs, timeout) = (self.sessions.jobs, self.sessions.timeout);
         let spooled = self.rest.take();
         let mut run = Run::start(Orders { jobs, spooled, ..self.sessions.orders() })?;
-        self.said.push_str(&run.finish(timeout).await?);
+        let said = run.finish(timeout).await?;
+        self.note(&said);
+        if let Some(last) = self.last.take() {
+            let said = self.sessions.clone().restore(last, Vec::new(), None).await?;
+            self.note(&said);
+        }
         Ok(std::mem::take(&mut self.said))
     }
 
@@ -280,7 +297,7 @@ impl Parallel {
     async fn wait_for_session(&mut self) -> Result<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.free).acquire_owned().await;
         while let Some(ended) = self.at_work.try_join_next() {
-            self.said.push_str(&outcome(ended)?);
+            self.note(&outcome(ended)?);
         }
         permit.map_err(|e| Error::failed(STAGE, "no session is left").caused_by(e))
     }
@@ -312,6 +329,13 @@ impl Parallel {
         vec![0; 1 + self.toc.header.int_bytes].into()
     }
 
+    /// Keeps what was said, as far as anybody reads.
+    fn note(&mut self, said: &str) {
+        if self.said.len() < SAID_BYTES {
+            self.said.push_str(said);
+        }
+    }
+
     /// Why a session is gone.
     async fn first_failure(&mut self) -> Error {
         while let Some(ended) = self.at_work.join_next().await {
@@ -327,72 +351,6 @@ fn cut_off() -> Error {
     Error::new(ErrorKind::Disconnected, STAGE, "was cut off")
 }
 
-/// From pg_dump 17 on it is data's own section that says which large objects there are.
-fn comes_before_data(entry: &TocEntry) -> bool {
-    entry.section == Section::PreData || entry.desc == "BLOB METADATA"
-}
-
-/// What comes after the data. pg_restore keeps two sessions from locking the same tables in turn as
-/// long as its table of contents has these: so they stay in it, with nothing to do.
-fn rest_of(restored: &Toc) -> Toc {
-    let is_table = |entry: &TocEntry| entry.desc == "TABLE";
-    let comes_after = |entry: &TocEntry| !comes_before_data(entry) && !entry.has_data;
-    let mut rest = select(restored, |entry| comes_after(entry) || is_table(entry));
-    for table in rest.entries.iter_mut().filter(|entry| is_table(entry)) {
-        table.defn.clear();
-    }
-    rest
-}
-
-/// Some entries, and the settings that every restore needs.
-fn select(toc: &Toc, wanted: impl Fn(&TocEntry) -> bool) -> Toc {
-    let keep = |entry: &&TocEntry| SETTINGS.contains(&entry.desc.as_str()) || wanted(entry);
-    Toc {
-        entries: toc.entries.iter().filter(keep).cloned().collect(),
-        header: toc.header.clone(),
-        end: toc.end,
-    }
-}
-
 fn outcome(ended: Result<Result<String>, tokio::task::JoinError>) -> Result<String> {
     ended.unwrap_or_else(|gone| Err(Error::failed(STAGE, "a session died").caused_by(gone)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ArchiveReader;
-
-    fn toc_of(archive: &[u8]) -> Toc {
-        let mut reader = ArchiveReader::new();
-        reader.feed(archive).unwrap();
-        reader.toc().unwrap().clone()
-    }
-
-    /// Each entry belongs to one step; but the tables stand in the last one, too.
-    #[test]
-    fn the_steps_are_the_whole_and_the_last_knows_the_tables() {
-        let archives: [&[u8]; 2] = [
-            include_bytes!("../archive/fixtures/pg15-none.dump"),
-            include_bytes!("../archive/fixtures/pg18-none.dump"),
-        ];
-        for archive in archives {
-            let toc = toc_of(archive);
-            let ids = |toc: &Toc| toc.entries.iter().map(|e| e.dump_id).collect::<HashSet<_>>();
-            let (before, rest) = (ids(&select(&toc, comes_before_data)), rest_of(&toc));
-            let data = toc.entries.iter().filter(|e| e.has_data).map(|e| e.dump_id).collect();
-            assert!(before.is_disjoint(&data) && ids(&rest).is_disjoint(&data));
-            let all: HashSet<i64> =
-                before.iter().chain(&ids(&rest)).chain(&data).copied().collect();
-            assert_eq!(all, ids(&toc));
-            let twice = rest.entries.iter().filter(|e| before.contains(&e.dump_id));
-            assert!(twice.clone().any(|entry| entry.desc == "TABLE"));
-            assert!(twice.clone().all(|e| e.desc == "TABLE" || SETTINGS.contains(&&*e.desc)));
-            assert!(twice.filter(|e| e.desc == "TABLE").all(|e| e.defn.is_empty()));
-            // Written and read again they are still there.
-            let head = rewrite_head(archive, &toc, &rest).unwrap();
-            assert_eq!(toc_of(&head.bytes).of_kind("TABLE").count(), toc.of_kind("TABLE").count());
-            assert!(toc.of_kind("TABLE").count() > 3);
-        }
-    }
 }

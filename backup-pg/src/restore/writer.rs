@@ -153,12 +153,7 @@ impl RestoreWriter {
             timeout: self.options.timeout,
             spool_dir: self.options.spool_dir.clone(),
         };
-        let start = toc.end;
-        let data = head.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let data = data.to_vec();
-        let mut parallel = Parallel::start(sessions, head, toc, written).await?;
-        parallel.take(&data, start, self.reader.blocks()).await?;
-        Ok(parallel)
+        Parallel::start(sessions, head, toc, written).await
     }
 
     /// Makes the database and starts the children's sessions.
@@ -240,11 +235,18 @@ impl SinkWriter for RestoreWriter {
         match &mut self.progress {
             Progress::Head(head) => {
                 head.extend_from_slice(&chunk);
-                if self.reader.toc().is_some() {
-                    let head = std::mem::take(head);
-                    self.progress = self.start(head).await?;
+                let Some(end) = self.reader.toc().map(|toc| toc.end) else { return Ok(()) };
+                let head = std::mem::take(head);
+                let behind = head.get(usize::try_from(end).unwrap_or(usize::MAX)..);
+                let behind = behind.unwrap_or_default().to_vec();
+                self.progress = self.start(head).await?;
+                // Only now: whoever gives up here ends the sessions that are at work.
+                match &mut self.progress {
+                    Progress::Parallel(parallel) => {
+                        parallel.take(&behind, end, self.reader.blocks()).await
+                    }
+                    _ => Ok(()),
                 }
-                Ok(())
             }
             // Behind the data pg_restore reads nothing, and what is held back must stay so.
             Progress::Streaming { .. } if was_complete => Ok(()),
