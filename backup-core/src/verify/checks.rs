@@ -190,31 +190,21 @@ fn check_rows(
     recorded: Option<&PartContents>,
     found: Option<&Inventory>,
 ) -> Result<()> {
-    match (found, recorded) {
-        (Some(found), Some(recorded)) if !same_files(&recorded.inventory, found) => {
-            let file = &part.file;
-            let message =
-                format!("{file}: the files in the archive are not those recorded for the backup");
-            Err(Error::damaged("archive", message)
-                .next_step("do not rely on this backup; take a new one and report this"))
-        }
-        (Some(found), Some(recorded)) if !same_blocks(&recorded.inventory, found) => {
-            let file = &part.file;
-            let message =
-                format!("{file}: its tables do not stand where the backup says that they do");
-            Err(Error::damaged("archive", message)
-                .next_step("a restore of all of it works; take a new backup and report this"))
-        }
-        (Some(found), Some(recorded)) if !recorded.inventory.same_tables(found) => {
-            let file = &part.file;
-            let message = format!(
-                "{file}: the tables or rows in the archive are not those recorded for the backup"
-            );
-            Err(Error::damaged("archive", message)
-                .next_step("do not rely on this backup; take a new one and report this"))
-        }
-        _ => Ok(()),
-    }
+    let (Some(found), Some(recorded)) = (found, recorded.map(|recorded| &recorded.inventory))
+    else {
+        return Ok(());
+    };
+    let differs = if !same_files(recorded, found) {
+        "the files in the archive are not those recorded for the backup"
+    } else if !recorded.same_tables(found) {
+        "the tables or rows in the archive are not those recorded for the backup"
+    } else if !same_blocks(recorded, found) {
+        "its tables do not stand where the backup says that they do"
+    } else {
+        return Ok(());
+    };
+    Err(Error::damaged("archive", format!("{}: {differs}", part.file))
+        .next_step("do not rely on this backup; take a new one and report this"))
 }
 
 /// Whether the data stands where it was recorded to stand, where that was: a restore of some tables

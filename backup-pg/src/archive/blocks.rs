@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use backup_core::{DataBlock, Result};
 
 use super::digest::{HashSum, ObjectDigest, RowKey};
-use super::fields::{MAX_INT_BYTES, damaged, int_of};
+use super::fields::{MAX_INT_BYTES, damaged, int_of, put_int};
 use super::rows::{Content, Read, Reading, RowCounter, Rows, Scratch};
 use super::toc::{ArchiveCompression, Toc, TocEntry};
 
@@ -328,6 +328,13 @@ impl Blocks {
             blocks,
         })
     }
+}
+
+/// The bytes with which the data of an entry begins.
+pub(crate) fn block_start(kind: u8, dump_id: i64, int_bytes: usize) -> Vec<u8> {
+    let mut start = vec![kind];
+    put_int(&mut start, dump_id.unsigned_abs(), int_bytes);
+    start
 }
 
 /// Whether each line of an entry's data is a row. With --inserts it is statements.

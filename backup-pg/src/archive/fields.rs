@@ -149,3 +149,7 @@ pub(super) fn int_of(bytes: &[u8]) -> Option<i64> {
         _ => None,
     }
 }
+/// Writes an integer: a sign, then the value with its lowest byte first.
+pub(crate) fn put_int(out: &mut impl Extend<u8>, value: u64, int_bytes: usize) {
+    out.extend([0].into_iter().chain(value.to_le_bytes().into_iter().take(int_bytes)));
+}

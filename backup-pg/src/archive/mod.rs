@@ -29,8 +29,9 @@ mod toc_parser;
 
 use backup_core::Result;
 use blocks::Blocks;
-pub(crate) use blocks::{BlockSpan, LARGE_OBJECTS_BLOCK, TABLE_BLOCK, has_lines};
+pub(crate) use blocks::{BlockSpan, LARGE_OBJECTS_BLOCK, TABLE_BLOCK, block_start, has_lines};
 use fields::damaged;
+pub(crate) use fields::put_int;
 use toc_parser::TocParser;
 
 pub use check::ArchiveCheck;

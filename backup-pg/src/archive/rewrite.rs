@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use backup_core::{Error, Result};
 
-use super::fields::STAGE;
+use super::fields::{STAGE, put_int};
 use super::toc::{Toc, TocEntry};
 
 /// The head of an archive, up to where its data starts.
@@ -36,7 +36,7 @@ pub(crate) fn rewrite_head(head: &[u8], toc: &Toc, edited: &Toc) -> Result<NewHe
         let count_bytes = 1 + toc.header.int_bytes as u64;
         let start = first.places.entry.start;
         out.replace(&(start - count_bytes..start), |new| {
-            put_int(new, edited.entries.len(), toc.header.int_bytes);
+            put_int(new, edited.entries.len() as u64, toc.header.int_bytes);
         });
     }
     for entry in &toc.entries {
@@ -74,17 +74,11 @@ fn put_texts(out: &mut Head<'_>, old: &TocEntry, new: &TocEntry, int_bytes: usiz
                 .next_step("restore it as it is, and change it in the database"));
         }
         out.replace(place, |new| {
-            put_int(new, text.len(), int_bytes);
+            put_int(new, text.len() as u64, int_bytes);
             new.extend_from_slice(text.as_bytes());
         });
     }
     Ok(())
-}
-
-/// A sign, then the value with its lowest byte first.
-fn put_int(out: &mut Vec<u8>, value: usize, int_bytes: usize) {
-    out.push(0);
-    out.extend_from_slice(&(value as u64).to_le_bytes()[..int_bytes]);
 }
 
 /// Bytes on their way from the old head to the new one.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use backup_core::{DataBlock, Error, PartAt, Result, Source, SourceStream};
 use bytes::Bytes;
 
-use super::blocks::TABLE_BLOCK;
+use super::blocks::{TABLE_BLOCK, block_start};
 use super::fields::damaged;
 use super::rewrite::rewrite_head;
 use super::select::{Selection, data_of};
@@ -102,8 +102,7 @@ struct Stream {
 impl Stream {
     /// The beginning of the next block; it must be what stands where the block was recorded.
     async fn begin(&mut self, block: DataBlock) -> Result<Bytes> {
-        let id = block.entry.unsigned_abs().to_le_bytes();
-        let start = [&[TABLE_BLOCK, 0], &id[..self.int_bytes]].concat();
+        let start = block_start(TABLE_BLOCK, block.entry, self.int_bytes);
         let from = block.start.saturating_sub(start.len() as u64);
         let found = self.archive.read(from..block.start).await?;
         if found != start {

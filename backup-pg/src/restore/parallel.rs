@@ -29,7 +29,7 @@ use super::pieces::{Cutter, Piece};
 use super::run::{Orders, Run};
 use super::spool::Spool;
 use super::steps::{comes_before_data, rest_of, select, with_no_order};
-use crate::archive::{BlockSpan, Toc, TocEntry, rewrite_head};
+use crate::archive::{BlockSpan, Toc, TocEntry, block_start, rewrite_head};
 use crate::client::tied_shell_is_there;
 use crate::{ClientTools, Connection};
 
@@ -321,8 +321,7 @@ impl Parallel {
     }
 
     fn block_start(&self, piece: &Piece) -> Bytes {
-        let id = piece.dump_id.unsigned_abs().to_le_bytes();
-        [&[piece.kind, 0], &id[..self.toc.header.int_bytes]].concat().into()
+        block_start(piece.kind, piece.dump_id, self.toc.header.int_bytes).into()
     }
 
     fn block_end(&self) -> Bytes {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, TABLE_BLOCK, Toc, has_lines};
+use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, TABLE_BLOCK, Toc, has_lines, put_int};
 
 /// A piece ends at the next row when it has so many bytes.
 pub(super) const PIECE_BYTES: usize = 512 << 10;
@@ -251,11 +251,6 @@ impl Block {
 fn value_of(int: &[u8]) -> usize {
     let bytes = int.get(1..).unwrap_or_default();
     bytes.iter().rev().fold(0, |value, byte| value << 8 | usize::from(*byte))
-}
-
-fn put_int(out: &mut BytesMut, value: u64, int_bytes: usize) {
-    out.put_u8(0);
-    out.put_slice(&value.to_le_bytes()[..int_bytes]);
 }
 
 #[cfg(test)]

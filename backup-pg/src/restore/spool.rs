@@ -15,7 +15,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::STAGE;
-use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, NewHead, TABLE_BLOCK};
+use crate::archive::{BlockSpan, LARGE_OBJECTS_BLOCK, NewHead, TABLE_BLOCK, block_start};
 
 /// The name under which a child opens its standard input anew, at its first byte.
 pub(super) const STANDARD_INPUT: &str = "/dev/stdin";
@@ -155,10 +155,7 @@ impl Spooling {
         self.is_open = true;
         self.starts.push((span.dump_id, self.spool.bytes));
         let kind = if span.large_objects { LARGE_OBJECTS_BLOCK } else { TABLE_BLOCK };
-        let id = span.dump_id.unsigned_abs().to_le_bytes();
-        let mut start = vec![kind, 0];
-        start.extend_from_slice(&id[..self.int_bytes]);
-        self.spool.write(&start).await
+        self.spool.write(&block_start(kind, span.dump_id, self.int_bytes)).await
     }
 
     /// Writes into the head where each block starts: pg_restore then goes straight to it, where it
