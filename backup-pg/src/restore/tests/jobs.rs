@@ -46,6 +46,28 @@ async fn several_jobs_restore_the_same_and_set_no_data_aside() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+/// Nobody names a partition to ANALYZE: it comes with its table.
+#[tokio::test]
+async fn several_jobs_gather_the_statistics_of_everything() {
+    let bench = Bench::start().await;
+    bench.sql("postgres", "create database parts").await;
+    let sql = "create table p (i int, t text) partition by range (i);
+        create table p1 partition of p for values from (0) to (1000);
+        create table p2 partition of p for values from (1000) to (2000) partition by list (t);
+        create table p2a partition of p2 for values in ('a');
+        create table plain (i int); create table child () inherits (plain);
+        insert into p select n, 'a' from generate_series(1, 1999) n;
+        insert into plain select 1; insert into child select 2;
+        create materialized view seen as select * from p";
+    bench.sql("parts", sql).await;
+    let folder = tempfile::tempdir().unwrap();
+    let archive = dump_of(&bench, "parts").await;
+    restored(&bench, "again", two_jobs(folder.path()), &archive).await.unwrap();
+    let with_statistics = "select string_agg(distinct starelid::regclass::text, ' ' order by starelid::regclass::text)
+        from pg_statistic where starelid >= 16384";
+    assert_eq!(bench.sql("again", with_statistics).await, "child p p1 p2 p2a plain seen");
+}
+
 /// Tables of many rows, rows and large objects that are longer than a piece.
 #[tokio::test]
 async fn what_is_too_large_for_one_is_filled_by_several_sessions() {
