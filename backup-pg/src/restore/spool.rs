@@ -38,7 +38,7 @@ impl Spool {
     pub fn create(folder: &Path, needed: Option<u64>) -> Result<Self> {
         let failed = |e: std::io::Error| {
             Error::failed(STAGE, format!("no file can be made in {}", folder.display()))
-                .next_step("name a folder with space for the decoded backup: TMPDIR")
+                .next_step("name a folder with space that can be written to: TMPDIR")
                 .caused_by(e)
         };
         if let Some(needed) = needed {
